@@ -1,0 +1,1 @@
+"""How a message travels and rests: protocol, broker core, stores, ZeroMQ, simulated network."""

@@ -1,0 +1,1 @@
+"""Where durable mailboxes rest: one contract, several engines, one conformance suite."""
