@@ -101,7 +101,7 @@ class SecurityError(GreenroomError):
 
 
 class UnknownOutcome(GreenroomError, TimeoutError):
-    """Raised when a deadline passes before the answer came, so that the work may or may not have been done."""
+    """Raised when a deadline passes without an answer: the work may or may not have been done."""
 
 
 # ---- the protocol ----
@@ -188,7 +188,7 @@ class StoreFull(StoreError):
 
 
 class StoreFailed(StoreError):
-    """Raised when the disk refuses a write or an fsync: what was written is unknown, so the broker must stop."""
+    """Raised when the disk refuses a write or an fsync: what it holds is unknown, the broker must stop."""
 
 
 class StoreCorrupt(StoreError):
