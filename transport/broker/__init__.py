@@ -1,0 +1,1 @@
+"""The broker without I/O: mailboxes, leases, schedules, suspects, dead letters, results."""
