@@ -208,5 +208,3 @@ class Outcome(msgspec.Struct, array_like=True, gc=False):
     result: bytes = b""
     retry: Retry | None = None
     follows: list[Follow] | None = None
-    #: An ask's answer for `More.reply_to`: an encoded `Result`.
-    reply: bytes = b""

@@ -155,7 +155,7 @@ class SessionInfo(msgspec.Struct):
     window: int
     held: int
     started: int
-    quarantine: bool
+    kind: str
     linked: bool
 
 

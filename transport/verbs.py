@@ -134,20 +134,30 @@ class Holding(_Part):
     started: bool
 
 
+class ChildKind(enum.IntEnum):
+    """What a child process is for."""
+
+    POOL = 0
+    #: Runs suspects only, one at a time (spec D25).
+    QUARANTINE = 1
+    #: Hosts actors, and runs no tasks, so that a task that kills its process takes no actor with it.
+    ACTORS = 2
+
+
 class Attach(_Verb, tag=12):
     """A child consumes from these mailboxes. Said after each Welcome, with all that it holds.
 
     `slots`: bodies it can run at once. `window`: messages it may hold at once, slots included (spec D11).
-    A quarantine child serves suspects only, one at a time.
     """
 
     mailboxes: list[str]
     slots: int
     window: int
-    quarantine: bool = False
+    kind: int = 0
     held: list[Holding] = []
     policies: list[TaskPolicy] = []
-    #: Actor classes that this child can host, by their registered names.
+    #: Actor classes of the application, by their registered names: a child of kind ACTORS hosts them, another
+    #: says that its node could.
     actors: list[str] = []
 
 
@@ -345,9 +355,10 @@ class Results(_Verb, tag=47):
     results: list[Known]
 
 
-class Suspects(_Verb, tag=48):
-    """To a node: this many suspects of your mailboxes wait for quarantine children."""
+class Spawn(_Verb, tag=48):
+    """To a node: have at least `count` children of this kind (suspects wait, or an actor has no host)."""
 
+    kind: int
     count: int
 
 
@@ -396,7 +407,7 @@ FromBroker = (
     | Cancel
     | Applied
     | Results
-    | Suspects
+    | Spawn
     | Reply
     | Terminate
 )
