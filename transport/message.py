@@ -208,3 +208,14 @@ class Outcome(msgspec.Struct, array_like=True, gc=False):
     result: bytes = b""
     retry: Retry | None = None
     follows: list[Follow] | None = None
+
+
+class Aftermath(msgspec.Struct, array_like=True, gc=False):
+    """The body of an AFTERMATH message: what became of `envelope` without a child to say so (spec D23)."""
+
+    envelope: Envelope
+    state: int
+    #: An encoded `Result`.
+    result: bytes
+    #: Why, in a word: lost, expired, revoked, dead.
+    reason: str
