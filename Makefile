@@ -1,5 +1,5 @@
 # Everything here needs only Python 3.11 or newer and make: what is missing is installed into .venv, once, and
-# again when pyproject.toml changes. PYTHON=python3.12 names the interpreter; UV= keeps uv out of it (.ci/venv).
+# again when pyproject.toml changes. PYTHON=python3.12 names the interpreter, UV= keeps uv out (.ci/venv).
 
 N ?= 100
 
@@ -9,9 +9,12 @@ INSTALLED := .venv/.installed
 #: That, and everything that the tests and the checks need.
 INSTALLED_ALL := .venv/.installed-all
 
+RULES := tests/test_layers.py tests/test_cores.py tests/test_tidy.py tests/test_packaging.py
+
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test check check-lint check-format check-mypy check-pyright check-rules storm bench venv clean
+.PHONY: help demo test check storm bench venv clean
+.PHONY: check-lint check-format check-mypy check-pyright check-rules
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -38,7 +41,7 @@ check-pyright: $(INSTALLED_ALL)
 	$(BIN)/basedpyright
 
 check-rules: $(INSTALLED_ALL)
-	$(BIN)/python -m pytest -n 0 -rs tests/test_layers.py tests/test_tidy.py tests/test_packaging.py
+	$(BIN)/python -m pytest -n 0 -rs $(RULES)
 
 storm: $(INSTALLED_ALL) ## kill workers at random while N tasks run (make storm N=100)
 	$(BIN)/python tests/live/storm.py --n $(N)
@@ -52,8 +55,8 @@ clean: ## remove caches and builds; .venv and .greenroom stay
 	rm -rf build dist greenroom.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage
 	find actors transport supervisor tests examples benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# The interpreter is a prerequisite, so that a .venv whose Python was removed or replaced is mended too. Its own
-# rule does nothing: .ci/venv makes it in the step below.
+# The interpreter is a prerequisite, so that a .venv whose Python was removed or replaced is mended too. Its
+# own rule does nothing: .ci/venv makes it in the step below.
 $(BIN)/python: ;
 
 $(INSTALLED): pyproject.toml .ci/venv $(BIN)/python

@@ -2,9 +2,9 @@
 
 A set of strings is walked in another order in each process, so a machine that iterates one can't be replayed
 from a seed. tests/test_layers.py keeps modules out of the machines; this file reads their code. It knows a
-set by its literal, its call, its annotation (of a name, a field, a parameter or a result, also as the values of a
-mapping) and by what it was assigned from, within one file. Consumers to which the order is nothing, such as
-`sorted` without a key, `len`, `any` and another set, may take one.
+set by its literal, its call, its annotation (of a name, a field, a parameter or a result, also as the values
+of a mapping) and by what it was assigned from, within one file. Consumers to which the order is nothing, such
+as `sorted` without a key, `len`, `any` and another set, may take one.
 """
 
 from __future__ import annotations
