@@ -1,0 +1,1 @@
+"""Who keeps it running: trees, pools, clusters, control, command line, dashboard, harness."""
