@@ -114,7 +114,7 @@ def decode_to_broker(message: Sequence[bytes]) -> list[ToBroker] | BadFrame:
 def decode_from_broker(message: Sequence[bytes]) -> list[FromBroker] | BadFrame:
     """Read what a broker sent. Bodies that travelled as parts are put back into their envelopes."""
     verbs = _decode(message, _from_broker)
-    if type(verbs) is BadFrame or len(message) == 1:
+    if isinstance(verbs, BadFrame) or len(message) == 1:
         return verbs
     parts = message[1:]
     for verb in verbs:

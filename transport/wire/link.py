@@ -1,0 +1,188 @@
+"""One link: one DEALER socket, one connection, and never a second one on the same socket (spec D1).
+
+Owns the socket options that the protocol relies on, and the monitor that notices a closed connection. It
+does not reconnect, keeps no frame and knows no verb: whoever holds it closes it when `closed` turns true
+and opens a new one. It is used by one thread.
+
+Limits: HIGH_WATER_MARK frames either way, then `send` answers False; MESSAGE_BYTES_MAX a part, then libzmq
+drops the connection; HANDSHAKE_MILLISECONDS for a peer to greet; a silent peer is given up after 6 s.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import Final
+
+import zmq
+
+from ..codec import BODY_BYTES_MAX
+from ..errors import GreenroomError
+from .address import Address, parse_address
+from .token import find_token
+
+HIGH_WATER_MARK: Final = 10_000
+#: The largest body, and room for the encoding around it.
+MESSAGE_BYTES_MAX: Final = BODY_BYTES_MAX + (64 << 10)
+HEARTBEAT_MILLISECONDS: Final = 2_000
+HEARTBEAT_TIMEOUT_MILLISECONDS: Final = 6_000
+HANDSHAKE_MILLISECONDS: Final = 5_000
+#: Earlier ones can be crashed, or made to hand data to strangers, by whoever reaches their port.
+LIBZMQ_VERSION_MIN: Final = (4, 3, 5)
+#: Messages that one call of `receive` returns at most; the next call has the rest.
+RECEIVE_MESSAGES_MAX: Final = 256
+
+_CLOSING_EVENTS: Final = (
+    zmq.EVENT_DISCONNECTED
+    | zmq.EVENT_CLOSED
+    | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
+    | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
+    | zmq.EVENT_HANDSHAKE_FAILED_AUTH
+)
+_monitor_numbers = itertools.count(1)
+
+
+class UnsupportedLibrary(GreenroomError):
+    """Raised when the libzmq that Python loaded has known holes."""
+
+
+def check_libzmq(version: tuple[int, ...] | None = None) -> None:
+    """Refuse a libzmq older than LIBZMQ_VERSION_MIN. Raises UnsupportedLibrary."""
+    found = zmq.zmq_version_info() if version is None else version
+    if tuple(found) < LIBZMQ_VERSION_MIN:
+        raise UnsupportedLibrary(
+            f"libzmq {'.'.join(map(str, found))} was loaded, and {'.'.join(map(str, LIBZMQ_VERSION_MIN))} or "
+            "newer is needed: earlier ones can be attacked through an open port; install a newer pyzmq"
+        )
+
+
+def set_common_options(socket: zmq.Socket[bytes]) -> None:
+    """Set what both ends of every link have in common."""
+    socket.set(zmq.LINGER, 0)
+    socket.set(zmq.SNDHWM, HIGH_WATER_MARK)
+    socket.set(zmq.RCVHWM, HIGH_WATER_MARK)
+    socket.set(zmq.MAXMSGSIZE, MESSAGE_BYTES_MAX)
+    socket.set(zmq.HEARTBEAT_IVL, HEARTBEAT_MILLISECONDS)
+    socket.set(zmq.HEARTBEAT_TIMEOUT, HEARTBEAT_TIMEOUT_MILLISECONDS)
+    socket.set(zmq.HANDSHAKE_IVL, HANDSHAKE_MILLISECONDS)
+
+
+def open_monitor(
+    context: zmq.Context[zmq.Socket[bytes]], socket: zmq.Socket[bytes], events: int
+) -> zmq.Socket[bytes]:
+    """Return a socket that receives the connection events of `socket`."""
+    endpoint = f"inproc://greenroom.monitor.{next(_monitor_numbers)}"
+    socket.monitor(endpoint, events)
+    monitor = context.socket(zmq.PAIR)
+    monitor.set(zmq.LINGER, 0)
+    monitor.connect(endpoint)
+    return monitor
+
+
+class Link:
+    """A connection to a broker. `token` is what its Hello presents; found by the address if not given."""
+
+    def __init__(
+        self,
+        address: str | Address,
+        context: zmq.Context[zmq.Socket[bytes]],
+        *,
+        token: bytes | None = None,
+    ) -> None:
+        """Begin to connect. Raises AddressError, BrokerUnavailable (unknown host) or UnsupportedLibrary."""
+        check_libzmq()
+        self.address = parse_address(address) if isinstance(address, str) else address
+        version_6 = self.address.is_version_6()
+        self.token = find_token(self.address) if token is None else token
+        #: True once the connection is over, also when it never came to be. Looked up by `receive` and `poll`.
+        self.closed = False
+        self._socket = context.socket(zmq.DEALER)
+        set_common_options(self._socket)
+        self._socket.set(zmq.RECONNECT_IVL, -1)
+        if version_6:
+            self._socket.set(zmq.IPV6, 1)
+        self._monitor = open_monitor(context, self._socket, _CLOSING_EVENTS)
+        self._poller = zmq.Poller()
+        self._poller.register(self._socket, zmq.POLLIN)
+        self._poller.register(self._monitor, zmq.POLLIN)
+        self._socket.connect(str(self.address))
+
+    def send(self, parts: Sequence[bytes]) -> bool:
+        """Send one message, whole or not at all; False when there is no room for it or no connection."""
+        socket = self._socket
+        try:
+            if len(parts) == 1:
+                socket.send(parts[0], zmq.NOBLOCK)
+            else:
+                for part in parts[:-1]:
+                    socket.send(part, zmq.NOBLOCK | zmq.SNDMORE)
+                socket.send(parts[-1], zmq.NOBLOCK)
+        except zmq.Again:
+            return False
+        return True
+
+    def receive(self) -> list[list[bytes]]:
+        """Return the messages that are there, at most RECEIVE_MESSAGES_MAX, without waiting."""
+        messages: list[list[bytes]] = []
+        socket = self._socket
+        receive = socket.recv
+        try:
+            while len(messages) < RECEIVE_MESSAGES_MAX:
+                parts = [receive(zmq.NOBLOCK)]
+                while socket.get(zmq.RCVMORE):
+                    parts.append(receive(zmq.NOBLOCK))
+                messages.append(parts)
+        except zmq.Again:
+            if not messages and not self.closed:
+                self._look_at_monitor()
+        return messages
+
+    def watch(self, descriptor: int) -> None:
+        """Let `poll` wait for this file descriptor's input too."""
+        self._poller.register(descriptor, zmq.POLLIN)
+
+    def unwatch(self, descriptor: int) -> None:
+        """Undo `watch`."""
+        self._poller.unregister(descriptor)
+
+    def poll(self, timeout_milliseconds: int | None) -> list[int]:
+        """Wait for input; return the descriptors that have some: `fileno()` for the link, or watched ones.
+
+        A closed connection counts as input of the link. None waits without an end. An empty list: time is up.
+        """
+        ready: list[int] = []
+        for source, _ in self._poller.poll(timeout_milliseconds):
+            if source is self._monitor:
+                self._look_at_monitor()
+                ready.append(self.fileno())
+            elif source is self._socket:
+                ready.append(self.fileno())
+            else:
+                assert isinstance(source, int)
+                ready.append(source)
+        return ready
+
+    def fileno(self) -> int:
+        """Return libzmq's descriptor. It signals edges, not levels: only `poll` may wait for it."""
+        return self._socket.FD
+
+    def close(self, linger_milliseconds: int = 0) -> None:
+        """End the connection without waiting; nothing else may be called afterwards.
+
+        What has not left yet is dropped after `linger_milliseconds`, by libzmq's own thread.
+        """
+        self.closed = True
+        self._socket.set(zmq.LINGER, linger_milliseconds)
+        self._socket.disable_monitor()
+        self._monitor.close()
+        self._socket.close()
+
+    def _look_at_monitor(self) -> None:
+        try:
+            self._monitor.recv_multipart(zmq.NOBLOCK)
+        except zmq.Again:
+            return
+        # Only events that end the connection are asked for. What had arrived before is gone with libzmq's
+        # pipe: the peer says it again on the next link (spec D3).
+        self.closed = True
+        self._poller.unregister(self._monitor)
