@@ -251,7 +251,7 @@ class HeardStamp:
     """A parent's hand in its child's page: one word, written when the broker was heard (spec D19)."""
 
     def __init__(self, path: str) -> None:
-        """Open a page that its child has made. Raises OSError if it is not there, ValueError if it is none."""
+        """Open a page that its child has made. Raises OSError if there is none, ValueError if it is none."""
         file = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         try:
             self._memory = mmap.mmap(file, _HEADER_BYTES)

@@ -14,7 +14,7 @@ import psutil
 
 
 class ProcessName(msgspec.Struct, frozen=True):
-    """A process. `started_at` is in the platform's own unit; `boot` tells one boot of the machine from another."""
+    """A process. `started_at` is in the platform's own unit; `boot` tells boots of the machine apart."""
 
     pid: int
     started_at: int
