@@ -53,6 +53,17 @@ class Body(NamedTuple):
     encoding: str
     data: bytes
 
+    @property
+    def content(self) -> str:
+        """Both names in one, as an envelope holds them: "msgpack", or "msgpack+gzip"."""
+        return f"{self.content_type}+{self.encoding}" if self.encoding else self.content_type
+
+    @classmethod
+    def of(cls, content: str, data: bytes) -> Body:
+        """Return the body for an envelope's two fields."""
+        content_type, _, encoding = content.partition("+")
+        return cls(content_type, encoding, data)
+
 
 class _Serializer(NamedTuple):
     dumps: Callable[[Any], bytes]

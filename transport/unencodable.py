@@ -107,7 +107,8 @@ def _call_parts(value: object) -> Iterator[tuple[str, object]] | None:
 
 def _parts(path: str, value: Any, attributes: bool) -> Iterator[tuple[str, object]]:
     """Yield the parts of a value with their paths."""
-    cls: Any = type(value)
+    cls = type(cast("object", value))
+    fields: tuple[str, ...] | None = getattr(cls, "_fields", None)
     user_type = registered_class(cls)
     if user_type is not None and not attributes:
         try:
@@ -121,8 +122,8 @@ def _parts(path: str, value: Any, attributes: bool) -> Iterator[tuple[str, objec
             yield f"{path}[{_short(key)}]", item
         for key in cast("dict[object, object]", value):
             yield f"{path} key {_short(key)}", key
-    elif isinstance(value, tuple) and hasattr(cls, "_fields"):
-        for name in cast("tuple[str, ...]", cls._fields):
+    elif isinstance(value, tuple) and fields is not None:
+        for name in fields:
             yield f"{path}.{name}", getattr(cast("object", value), name)
     elif isinstance(value, (tuple, list)):
         for index, item in enumerate(cast("tuple[object, ...]", value)):
