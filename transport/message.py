@@ -11,6 +11,7 @@ settles and the store speak of; the id is the sender's business and the result's
 from __future__ import annotations
 
 import enum
+from typing import Annotated
 
 import msgspec
 
@@ -22,6 +23,9 @@ NAME_CHARACTERS_MAX = 255
 PRIORITY_MAX = 255
 #: Deliveries of one message that may end in the death of its process, unless the task says otherwise.
 MAX_DELIVERIES_DEFAULT = 3
+
+
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=NAME_CHARACTERS_MAX)]
 
 
 class Flag(enum.IntFlag):
@@ -102,8 +106,8 @@ class More(msgspec.Struct, array_like=True, gc=False):
 class Envelope(msgspec.Struct, array_like=True, gc=False):
     """What the sender said. `name` is a task's registered name or an actor's method."""
 
-    id: str
-    name: str
+    id: Name
+    name: Name
     #: "msgpack", "json", "pickle", "cloudpickle", with "+gzip" and the like behind it when compressed.
     content: str
     body: bytes
@@ -164,6 +168,10 @@ class Failure(msgspec.Struct, array_like=True, gc=False):
     text: str
     traceback: str = ""
     cause: Failure | None = None
+    #: The exception's own attributes, a msgpack body of a dict; empty: it has none, or nobody told.
+    attributes: bytes = b""
+    #: The members of an exception group.
+    members: list[Failure] | None = None
 
 
 class Result(msgspec.Struct, array_like=True, gc=False):

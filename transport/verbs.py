@@ -378,6 +378,15 @@ class Terminate(_Verb, tag=50):
     signal: int = 15
 
 
+class Attached(_Verb, tag=51):
+    """The answer to Attach, after a Recall of what the session held and no longer owns.
+
+    A child that re-attaches starts nothing that it held before until this came (spec D18, D19).
+    """
+
+    epoch: int
+
+
 ToBroker = (
     Ping
     | Pong
@@ -410,6 +419,7 @@ FromBroker = (
     | Spawn
     | Reply
     | Terminate
+    | Attached
 )
 Verb = ToBroker | FromBroker
 
@@ -417,7 +427,32 @@ Verb = ToBroker | FromBroker
 ALLOWED: dict[Role, tuple[type, ...]] = {
     Role.CLIENT: (Ping, Pong, Goodbye, Hello, Publish, Watch, Unwatch, Request),
     Role.NODE: (Ping, Pong, Goodbye, Hello, Report),
-    Role.CHILD: (Ping, Pong, Goodbye, Hello, Publish, Attach, Credit, Settle, Return, Started, Progress, Watch, Unwatch, Request),
+    Role.CHILD: (
+        Ping,
+        Pong,
+        Goodbye,
+        Hello,
+        Publish,
+        Attach,
+        Credit,
+        Settle,
+        Return,
+        Started,
+        Progress,
+        Watch,
+        Unwatch,
+        Request,
+    ),
 }
 
-__all__ = ["ALLOWED", "PROTOCOL_VERSION", "Durability", "Envelope", "FromBroker", "Op", "Role", "ToBroker", "Verb"]
+__all__ = [
+    "ALLOWED",
+    "PROTOCOL_VERSION",
+    "Durability",
+    "Envelope",
+    "FromBroker",
+    "Op",
+    "Role",
+    "ToBroker",
+    "Verb",
+]

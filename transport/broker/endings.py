@@ -1,0 +1,150 @@
+"""Endings that no child reported: lost, timed out, revoked, expired, dead (spec D23).
+
+Each is one commit: the message is SETTLED, its result is kept where it keeps one, and a message of kind AFTERMATH is
+appended to the same mailbox, from which an ordinary child runs hooks, signals and errbacks. An aftermath makes none
+of its own.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from ..codec import encode_envelopes
+from ..message import Aftermath, Envelope, Flag, Kind, State
+from ..store.records import Append, Dead
+from .desk import Desk
+from .held import Message, Row, Stage
+from .mailbox import Mailbox
+from .past import Past, encode_past
+from .results import Watching, failure_result, retries_of, revoked_result
+
+ERRORS_MODULE = "greenroom.actors.errors"
+
+
+class Endings:
+    """Ends messages in the broker's own name."""
+
+    def __init__(self, desk: Desk, watching: Watching) -> None:
+        self._desk = desk
+        self._watching = watching
+
+    def lost(self, message: Message, why: str, worker: str) -> None:
+        """FAILURE WorkerLostError: it may have run, and must not run again."""
+        text = f"Worker exited prematurely: {why}."
+        self._fail(message, "WorkerLostError", text, worker, "lost")
+
+    def timed_out(self, message: Message, limit: int, worker: str) -> None:
+        """FAILURE TimeLimitExceeded; `limit` in microseconds."""
+        self._fail(message, "TimeLimitExceeded", f"TimeLimitExceeded({_seconds(limit)},)", worker, "lost")
+
+    def revoked(self, message: Message, text: str, worker: str = "") -> None:
+        """REVOKED: 'revoked', 'expired' or 'terminated'."""
+        desk = self._desk
+        envelope = message.envelope
+        blob = revoked_result(text, done_at=desk.now.wall, worker=worker)
+        if desk.keeps_result(envelope, failed=False):
+            self._watching.store(message, State.REVOKED, blob)
+        self._aftermath(message, State.REVOKED, blob, text)
+        desk.end(message)
+
+    def dead(self, message: Message, past: Past, why: str, worker: str) -> None:
+        """A dead letter with its story, and FAILURE PoisonMessage."""
+        desk = self._desk
+        envelope = message.envelope
+        mailbox = message.row.mailbox
+        starts = past.bad_ends
+        text = f"{envelope.name}[{envelope.id}] was set aside after {starts} deliveries that ended badly: {why}"
+        if message.row.durability:
+            desk.journal.write(
+                Dead(
+                    message.position,
+                    envelope.id,
+                    mailbox.name,
+                    envelope.name,
+                    text,
+                    desk.now.wall,
+                    encode_envelopes([envelope]),
+                    encode_past(past),
+                ),
+                message.row.durability,
+            )
+        mailbox.dead += 1
+        desk.counts.dead += 1
+        desk.notice("dead_letter", id=envelope.id, task=envelope.name, mailbox=mailbox.name, reason=text)
+        self._fail(message, "PoisonMessage", text, worker, "dead")
+
+    def _fail(self, message: Message, exc_type: str, text: str, worker: str, reason: str) -> None:
+        desk = self._desk
+        envelope = message.envelope
+        blob = failure_result(
+            exc_type,
+            ERRORS_MODULE,
+            text,
+            done_at=desk.now.wall,
+            worker=worker,
+            retries=retries_of(envelope),
+        )
+        if desk.keeps_result(envelope, failed=True):
+            self._watching.store(message, State.FAILURE, blob)
+        self._aftermath(message, State.FAILURE, blob, reason)
+        desk.end(message)
+
+    def _aftermath(self, message: Message, state: int, blob: bytes, reason: str) -> None:
+        envelope = message.envelope
+        if envelope.kind == Kind.AFTERMATH:
+            return
+        body = msgspec.msgpack.encode(Aftermath(envelope, state, blob, reason))
+        after = Envelope(
+            id=f"{envelope.id}.aftermath"[:255],
+            name=envelope.name,
+            content="aftermath",
+            body=body,
+            flags=Flag.ACKS_LATE | Flag.REJECT_ON_WORKER_LOST | Flag.IGNORE_RESULT,
+            priority=envelope.priority,
+            kind=Kind.AFTERMATH,
+            origin=envelope.origin,
+        )
+        self.append(message.row.mailbox, after, publisher="", durability_of=message.row)
+
+    def append(
+        self,
+        mailbox: Mailbox,
+        envelope: Envelope,
+        *,
+        publisher: str,
+        durability_of: Row | None = None,
+        past: Past | None = None,
+        due: int = 0,
+    ) -> Message:
+        """Add one message in the broker's own name, in a row of its own; the caller schedules it if it is due later.
+
+        A settle's follow-ups and aftermaths are not held to the mailbox's bound: their cause was accepted.
+        """
+        desk = self._desk
+        base = desk.positions(1)
+        durability = desk.durability(mailbox) if durability_of is None else durability_of.durability
+        row = Row(base, 1, mailbox, envelope.priority, publisher, durability)
+        row.loaded = 1
+        message = Message(base, row, envelope, past=past)
+        if durability:
+            desk.journal.write(
+                Append(base, 1, mailbox.name, envelope.priority, due, publisher, encode_envelopes([envelope])),
+                durability,
+            )
+        mailbox.depth += 1
+        if due:
+            message.stage = Stage.SCHEDULED
+            mailbox.scheduled += 1
+            return message
+        lane = mailbox.lane(envelope.priority)
+        if not durability or lane.has_room(desk.settings.head_messages_max, desk.settings.head_bytes_max):
+            lane.append(row, (message,))
+        else:
+            lane.tail += 1
+        desk.busy[mailbox.name] = mailbox
+        return message
+
+
+def _seconds(microseconds: int) -> float | int:
+    seconds = microseconds / 1_000_000
+    return int(seconds) if seconds == int(seconds) else seconds

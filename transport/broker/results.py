@@ -1,0 +1,174 @@
+"""Results: kept in the settle's commit, pushed after it to the publisher and to whoever watches (spec D22).
+
+A result is bytes that brokers do not decode, with a state beside them. The publisher of a WATCHED message gets it
+without asking while its session has a link; anybody may `Watch` ids: what the store knows now comes as a snapshot,
+then each change. A watch ends with a terminal state or with its link.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from ..message import TERMINAL, Envelope, Failure, Flag, Result, State
+from ..store.records import ResultRow
+from ..verbs import Known, Results
+from .desk import Desk
+from .events import ReadResults, ResultsRead
+from .held import Message
+from .sessions import Session
+
+_encoder = msgspec.msgpack.Encoder()
+#: Results in one verb at the most, so that a frame stays within its limit.
+RESULTS_A_VERB = 512
+RESULT_BYTES_A_VERB = 256 << 10
+
+
+class Watching:
+    """Who wants to know of which id."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+        #: id -> sessions that watch it.
+        self._watchers: dict[str, list[Session]] = {}
+        self._snapshots: dict[int, tuple[Session, int]] = {}
+        #: What this pass learned, by session: pushed after the commit.
+        self._news: dict[str, list[Known]] = {}
+
+    def store(self, message: Message, state: int, blob: bytes) -> None:
+        """Keep this as the message's result in this pass's commit, and push it after."""
+        desk = self._desk
+        envelope = message.envelope
+        ttl = desk.settings.result_ttl
+        expires = desk.now.wall + ttl if ttl else 0
+        durability = message.row.durability
+        desk.journal.write(ResultRow(envelope.id, state, blob, expires), durability)
+        if envelope.flags & Flag.WATCHED:
+            publisher = desk.sessions.get(message.row.publisher)
+            if publisher is not None and publisher.link:
+                self._tell(publisher, Known(envelope.id, state, blob))
+        if self._watchers:
+            self._tell_watchers(envelope.id, state, blob)
+
+    def _tell_watchers(self, id: str, state: int, blob: bytes) -> None:
+        watchers = self._watchers.get(id)
+        if watchers is None:
+            return
+        for session in watchers:
+            self._tell(session, Known(id, state, blob))
+        if state in TERMINAL:
+            for session in watchers:
+                session.watched.pop(id, None)
+            del self._watchers[id]
+
+    def _tell(self, session: Session, known: Known) -> None:
+        self._news.setdefault(session.id, []).append(known)
+
+    def flush(self) -> None:
+        """At the end of a pass: let what was learned follow the commit."""
+        if not self._news:
+            return
+        desk = self._desk
+        for id, news in self._news.items():
+            session = desk.sessions.get(id)
+            if session is None or not session.link:
+                continue
+            for verb in in_verbs(news):
+                desk.journal.say(session, verb)
+        self._news = {}
+
+    def watch(self, session: Session, ids: list[str], snapshot: bool) -> None:
+        """The session wants to know of these ids, from now on and, with `snapshot`, what is known now."""
+        room = self._desk.settings.watches_max - len(session.watched)
+        if len(ids) > room:
+            self._desk.notice("watches_full", session=session.id, asked=len(ids), room=max(0, room))
+            ids = ids[: max(0, room)]
+        for id in ids:
+            if id not in session.watched:
+                session.watched[id] = None
+                self._watchers.setdefault(id, []).append(session)
+        if snapshot and ids:
+            desk = self._desk
+            token = desk.token()
+            self._snapshots[token] = (session, session.link)
+            # The store sees what was persisted before this read. What is settled while it reads is pushed by
+            # `store` as well: the client takes the terminal one, whichever comes first.
+            desk.effects.append(ReadResults(token, ids))
+
+    def unwatch(self, session: Session, ids: list[str]) -> None:
+        """The session no longer wants to know."""
+        for id in ids:
+            if session.watched.pop(id, True) is None:
+                self._drop(id, session)
+
+    def forget_session(self, session: Session) -> None:
+        """The session's link is gone: it watches anew when it is back."""
+        for id in session.watched:
+            self._drop(id, session)
+        session.watched.clear()
+
+    def _drop(self, id: str, session: Session) -> None:
+        watchers = self._watchers.get(id)
+        if watchers is not None:
+            if session in watchers:
+                watchers.remove(session)
+            if not watchers:
+                del self._watchers[id]
+
+    def read(self, event: ResultsRead) -> bool:
+        """A snapshot came back; False if the read was not asked for here."""
+        waiting = self._snapshots.pop(event.token, None)
+        if waiting is None:
+            return False
+        session, link = waiting
+        if session.link != link:
+            return True
+        known = [Known(row.id, row.state, row.blob) for row in event.results]
+        for row in event.results:
+            if row.state in TERMINAL:
+                self.unwatch(session, [row.id])
+        for verb in in_verbs(known):
+            self._desk.send(link, verb)
+        return True
+
+
+def in_verbs(known: list[Known]) -> list[Results]:
+    """Cut results into verbs that fit their frames."""
+    verbs: list[Results] = []
+    start = 0
+    size = 0
+    for index, item in enumerate(known):
+        size += len(item.result) + len(item.id) + 16
+        if index - start >= RESULTS_A_VERB or size > RESULT_BYTES_A_VERB:
+            if index > start:
+                verbs.append(Results(known[start:index]))
+            start = index
+            size = len(item.result) + len(item.id) + 16
+    if start < len(known):
+        verbs.append(Results(known[start:]))
+    return verbs
+
+
+def failure_result(
+    exc_type: str,
+    module: str,
+    text: str,
+    *,
+    done_at: int,
+    worker: str,
+    retries: int,
+    state: State = State.FAILURE,
+) -> bytes:
+    """The encoded Result of a failure that the broker itself knows of."""
+    failure = Failure(exc_type, module, msgspec.msgpack.encode([text]), text)
+    return _encoder.encode(Result(state, failure=failure, done_at=done_at, worker=worker, retries=retries))
+
+
+def revoked_result(text: str, *, done_at: int, worker: str = "") -> bytes:
+    """The encoded Result of a message that was revoked or has expired; `text` says which, as in Celery."""
+    failure = Failure("TaskRevokedError", "greenroom.actors.errors", msgspec.msgpack.encode([text]), text)
+    return _encoder.encode(Result(State.REVOKED, failure=failure, done_at=done_at, worker=worker))
+
+
+def retries_of(envelope: Envelope) -> int:
+    """How often the message was retried so far."""
+    return envelope.more.retries if envelope.more is not None else 0

@@ -1,0 +1,127 @@
+"""Sessions: who is attached, what they hold, what they were told and what they may still be given.
+
+A session outlives its links. A client's session numbers its batches; a child's holds leases; a node's speaks for its
+children. `link` is 0 while the session has none.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from ..verbs import ChildKind, FromBroker, Role
+
+if TYPE_CHECKING:
+    from .held import Message
+
+
+class Session:
+    """One peer of the broker."""
+
+    __slots__ = (
+        "actors",
+        "applied",
+        "closed_at",
+        "goodbye",
+        "held",
+        "host",
+        "id",
+        "incarnation",
+        "judge_at",
+        "kind",
+        "link",
+        "link_number",
+        "mailboxes",
+        "node",
+        "parent",
+        "pid",
+        "role",
+        "sent_bytes",
+        "sent_mark",
+        "slots",
+        "spawn_asked",
+        "stalled_at",
+        "started",
+        "turn",
+        "unconfirmed_bytes",
+        "watched",
+        "window",
+        "withheld",
+    )
+
+    def __init__(self, id: str, role: Role, node: str) -> None:
+        self.id = id
+        self.role = role
+        self.node = node
+        self.host = ""
+        self.pid = 0
+        self.incarnation = 0
+        self.link = 0
+        self.link_number = 0
+        #: Boot time at which the link closed; 0 while there is one.
+        self.closed_at = 0
+        self.goodbye = False
+        #: The last number applied: of publishes for a client (kept in the store), of the rest for all (in memory).
+        self.applied = 0
+        # --- children ---
+        self.kind = ChildKind.POOL
+        self.mailboxes: list[str] = []
+        self.actors: list[str] = []
+        self.slots = 0
+        self.window = 0
+        self.held: dict[int, Message] = {}
+        self.started: set[int] = set()
+        #: The next of its mailboxes to serve, so that none starves.
+        self.turn = 0
+        #: Boot time at which what it holds is judged without evidence; 0: not waiting for any.
+        self.judge_at = 0
+        #: The session id of the node whose child this is; of a node, its own.
+        self.parent = id.partition("/")[0]
+        # --- nodes ---
+        #: Kind of child -> boot time at which the node was last asked for one.
+        self.spawn_asked: dict[int, int] = {}
+        # --- clients ---
+        self.watched: dict[str, None] = {}
+        self.unconfirmed_bytes = 0
+        # --- back-pressure (spec D9) ---
+        self.sent_bytes = 0
+        self.sent_mark = 0
+        self.stalled_at = 0
+        self.withheld: list[FromBroker] = []
+
+    @property
+    def free_slots(self) -> int:
+        """Bodies that it could start at once."""
+        return self.slots - len(self.held)
+
+    @property
+    def room(self) -> int:
+        """Messages that it may be given, buffered ones included."""
+        return self.window - len(self.held)
+
+
+class Publishing(msgspec.Struct):
+    """What a partition remembers of a session's batches (spec D6): kept in the store, moves with the partition."""
+
+    applied: int = 0
+    #: The last number whose outcome is committed and may be told again.
+    committed: int = 0
+    #: Outcomes other than "accepted", by number: (refusal, detail). Those up to `answered` are forgotten.
+    refused: dict[int, tuple[int, str]] = {}
+    durability: int = 2
+    seen_at: int = 0
+
+
+_encoder = msgspec.msgpack.Encoder()
+_refused = msgspec.msgpack.Decoder(dict[int, tuple[int, str]])
+
+
+def encode_refused(publishing: Publishing) -> bytes:
+    """A session's refusals as the store keeps them: empty when there are none, as nearly always."""
+    return _encoder.encode(publishing.refused) if publishing.refused else b""
+
+
+def decode_refused(blob: bytes) -> dict[int, tuple[int, str]]:
+    """Read what `encode_refused` made. Raises msgspec.DecodeError where the bytes are damaged."""
+    return _refused.decode(blob) if blob else {}
