@@ -167,9 +167,7 @@ def _cut_deliver(verb: Deliver, parts: Parts) -> Deliver:
     for delivery in verb.deliveries:
         if len(delivery.envelope.body) >= PART_BYTES_MIN:
             parts.append(delivery.envelope.body)
-            delivery = msgspec.structs.replace(
-                delivery, envelope=_without_body(delivery.envelope, len(parts))
-            )
+            delivery = msgspec.structs.replace(delivery, envelope=_without_body(delivery.envelope, len(parts)))
         deliveries.append(delivery)
     return msgspec.structs.replace(verb, deliveries=deliveries)
 

@@ -14,9 +14,9 @@ Then, once a pass: what is due becomes ready, `dispatch` matches ready messages 
 one Persist. Nothing that depends on a record leaves before its commit (spec D7).
 
 States of a message: READY, SCHEDULED, ACQUIRED, STARTED, SETTLED (`held.py`). Who may move it: accept (none -> READY or
-SCHEDULED), dispatch (READY -> ACQUIRED), settling and endings (any -> SETTLED), deaths and settling (ACQUIRED or STARTED
--> READY or SCHEDULED). What can never happen: a message in two states; a hand-out without a committed lease; an
-early-ack message that is handed out again after it may have started; a message that ends twice.
+SCHEDULED), dispatch (READY -> ACQUIRED), settling and endings (any -> SETTLED), deaths and settling (ACQUIRED or
+STARTED -> READY or SCHEDULED). What can never happen: a message in two states; a hand-out without a committed
+lease; an early-ack message that is handed out again after it may have started; a message that ends twice.
 """
 
 from __future__ import annotations

@@ -1,11 +1,12 @@
 """Deaths: leases that ended without their holder's word (spec D14-D18, D24-D26).
 
-Only a report or a lost node ends a lease. A `Report` comes from the child's parent, or from whoever found its page. A node
-is lost when its own link and those of all its children are closed; a child whose link closed alone may come back
-for 6 s. What is lost waits 7 s for evidence and is then judged without it. After a restart of the broker every lease
-waits in the same way for its session to come back.
+Only a report or a lost node ends a lease. A `Report` comes from the child's parent, or from whoever found its page.
+A node is lost when its own link and those of all its children are closed; a child whose link closed alone may come
+back for 6 s. What is lost waits 7 s for evidence and is then judged without it. After a restart of the broker every
+lease waits in the same way for its session to come back.
 
-The judging itself is a table: `redelivery.py`. This file finds out how each delivery ended, and carries the verdict out.
+The judging itself is a table: `redelivery.py`. This file finds out how each delivery ended, and carries the verdict
+out.
 """
 
 from __future__ import annotations
@@ -148,7 +149,6 @@ class Deaths:
         self._judge(session, report, evidence=True)
 
     def _judge(self, session: Session, report: Report, *, evidence: bool) -> None:
-        desk = self._desk
         ring: dict[int, RingEntry] = {}
         for entry in report.ring:
             message = session.held.get(entry.position)

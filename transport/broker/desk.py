@@ -1,8 +1,8 @@
 """The desk: what all parts of the broker share, and the few moves that every part needs.
 
-The desk holds the tables (mailboxes, sessions, rows being recovered, policies, revocations), the journal and the effects
-of this pass. It owns two moves: `end`, by which a message becomes SETTLED, and `release`, by which a leased message
-comes back into the broker's hands. Everything else about a message is decided in the part named after it.
+The desk holds the tables (mailboxes, sessions, rows being recovered, policies, revocations), the journal and the
+effects of this pass. It owns two moves: `end`, by which a message becomes SETTLED, and `release`, by which a leased
+message comes back into the broker's hands. Everything else about a message is decided in the part named after it.
 """
 
 from __future__ import annotations

@@ -3,9 +3,9 @@
 Who may move what: a `Message` changes its state only through the functions of `dispatch`, `settling` and `deaths`; a
 `Row` only loses messages; a `Lease` only shrinks. None of these objects is seen outside of the core.
 
-States of a message (spec P1), in exactly one of which it is: READY (in a lane, or in the store's tail), SCHEDULED (waits for
-a due time), ACQUIRED (leased, not known to have started), STARTED (leased, its body runs), SETTLED (nothing more
-happens to it). A dead letter is SETTLED here and lives on in the store.
+States of a message (spec P1), in exactly one of which it is: READY (in a lane, or in the store's tail), SCHEDULED
+(waits for a due time), ACQUIRED (leased, not known to have started), STARTED (leased, its body runs), SETTLED
+(nothing more happens to it). A dead letter is SETTLED here and lives on in the store.
 """
 
 from __future__ import annotations

@@ -208,7 +208,6 @@ class Links:
 
     def _reconcile(self, session: Session, verb: Attach) -> list[int]:
         """Compare what the child holds with what was leased to it; return what it must give up."""
-        desk = self._desk
         listed = {holding.position: holding for holding in verb.held}
         gone: list[Message] = []
         for position in sorted(session.held, reverse=True):

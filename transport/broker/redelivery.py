@@ -2,21 +2,21 @@
 
 Pure functions over a message's policy and past. The table:
 
-| how the delivery ended                   | early ack            | late ack                                             |
-| ---------------------------------------- | -------------------- | ---------------------------------------------------- |
-| buffered only                            | back, no blame       | back, no blame                                       |
-| started, orderly stop (cold shutdown)    | lost                 | back, no blame                                       |
-| finished, its outcome never arrived      | lost                 | back, no blame                                       |
-| started, its process died                | lost                 | lost; with REJECT_ON_WORKER_LOST blamed and tried    |
-|                                          |                      | again in quarantine; with RETRY_ON_WORKER_LOST retried |
-| hard time limit                          | failed               | failed; with REDELIVER_ON_TIMEOUT blamed, tried again |
-| started, its whole node was lost         | lost                 | node loss counted, tried again                       |
-| leased, no evidence at all               | lost                 | node loss counted, tried again                       |
+| how the delivery ended              | early ack      | late ack                                         |
+| ----------------------------------- | -------------- | ------------------------------------------------ |
+| buffered only                       | back, no blame | back, no blame                                   |
+| started, orderly stop (cold)        | lost           | back, no blame                                   |
+| finished, its outcome never arrived | lost           | back, no blame                                   |
+| started, its process died           | lost           | lost; with REJECT_ON_WORKER_LOST blamed, tried   |
+|                                     |                | again in quarantine; with RETRY_... retried      |
+| hard time limit                     | failed         | failed; with REDELIVER_ON_TIMEOUT blamed, again  |
+| started, its whole node was lost    | lost           | node loss counted, again                         |
+| leased, no evidence at all          | lost           | node loss counted, again                         |
 
-"lost" is FAILURE WorkerLostError, "failed" FAILURE TimeLimitExceeded. What is tried again is tried within a bound: with n =
-max_deliveries, a message that was started n times and each time took its process along is dead. Two exceptions:
-a message of joint deaths only gets one trial alone first; node losses alone make it dead at max(n, 10), but
-from the n-th on it runs in quarantine only.
+"lost" is FAILURE WorkerLostError, "failed" FAILURE TimeLimitExceeded. What is tried again is tried within a bound:
+with n = max_deliveries, a message that was started n times and each time took its process along is dead. Two
+exceptions: a message of joint deaths only gets one trial alone first; node losses alone make it dead at max(n, 10),
+but from the n-th on it runs in quarantine only.
 """
 
 from __future__ import annotations
