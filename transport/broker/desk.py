@@ -193,4 +193,4 @@ class Desk:
     def keeps_result(self, envelope: Envelope, failed: bool) -> bool:
         """Whether anything of this message's end is stored."""
         flags = envelope.flags
-        return not flags & Flag.IGNORE_RESULT or bool(failed and flags & Flag.STORE_ERRORS)
+        return not flags & int(Flag.IGNORE_RESULT) or bool(failed and flags & int(Flag.STORE_ERRORS))

@@ -14,7 +14,7 @@ import heapq
 
 from ..message import Delivery, Kind
 from ..store.records import Lease as LeaseRecord
-from ..verbs import ChildKind, Deliver, Durability, Role, Spawn
+from ..verbs import ChildKind, Deliver, Role, Spawn
 from .desk import Desk
 from .endings import Endings
 from .events import ReadReady
@@ -148,7 +148,8 @@ class Dispatch:
     def lease(self, session: Session, mailbox: Mailbox, messages: list[Message]) -> None:
         """Write the lease and say Deliver after its commit."""
         desk = self._desk
-        durability = Durability(min(message.row.durability for message in messages))
+        # All of one mailbox; a declaration may have changed between their accepts, then the weakest counts.
+        durability = min(messages[0].row.durability, messages[-1].row.durability)
         number = desk.next_lease
         desk.next_lease += 1
         lease = Lease(number, session, session.link, len(messages), durability)

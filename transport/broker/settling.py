@@ -24,6 +24,7 @@ from .sessions import Session
 
 #: Of a batch of settles, every so many a runtime is learned from; a slow one always.
 LEARN_EVERY = 16
+SUCCESS = int(State.SUCCESS)
 
 
 class Settling:
@@ -59,7 +60,9 @@ class Settling:
                     speed.learn(outcome.runtime)
             count += 1
             state = outcome.state
-            if state == State.RETRY:
+            if state == SUCCESS:
+                self._finish(message, outcome)
+            elif state == State.RETRY:
                 self._retry(message, outcome)
             elif state == State.REQUEUED:
                 self._requeue(message)
