@@ -169,9 +169,7 @@ class Page:
             os.unlink(unfinished)
         return page
 
-    def _write_header(
-        self, texts: tuple[bytes, bytes], process: ProcessName, incarnation: int, heard: int
-    ) -> None:
+    def _write_header(self, texts: tuple[bytes, bytes], process: ProcessName, incarnation: int, heard: int) -> None:
         words = self._words
         words[_VERSION] = VERSION
         words[_PID] = process.pid
@@ -182,9 +180,7 @@ class Page:
         words[_RUNNERS] = len(self.runners)
         words[_ENTRIES] = self.entries
         words[_OUTBOX_BYTES] = self._outbox_bytes
-        for text, at, length in zip(
-            texts, (_SESSION_AT, _NODE_AT), (_SESSION_BYTES, _NODE_BYTES), strict=True
-        ):
+        for text, at, length in zip(texts, (_SESSION_AT, _NODE_AT), (_SESSION_BYTES, _NODE_BYTES), strict=True):
             self._bytes[at : at + len(text)] = text
             words[length] = len(text)
         words[_MAGIC] = MAGIC
@@ -392,9 +388,7 @@ def remove_page(path: str) -> None:
 def _text(what: str, text: str) -> bytes:
     encoded = text.encode()
     if len(encoded) > _TEXT_BYTES_MAX:
-        raise ValueError(
-            f"the {what} of a page is at most {_TEXT_BYTES_MAX} bytes, this one has {len(encoded)}"
-        )
+        raise ValueError(f"the {what} of a page is at most {_TEXT_BYTES_MAX} bytes, this one has {len(encoded)}")
     return encoded
 
 
@@ -417,14 +411,8 @@ def _contents(path: str, raw: bytes) -> PageContents:
     runners, entries, outbox_bytes = words[_RUNNERS], words[_ENTRIES], words[_OUTBOX_BYTES]
     stride = _RING + 2 * entries
     outbox_at = _HEADER_BYTES + runners * stride * 8
-    if (
-        not 1 <= runners <= RUNNERS_MAX
-        or entries != ring_entries(runners)
-        or outbox_at + outbox_bytes != len(raw)
-    ):
-        raise ValueError(
-            f"{runners} rings of {entries} entries and {outbox_bytes} bytes of outbox do not fit it"
-        )
+    if not 1 <= runners <= RUNNERS_MAX or entries != ring_entries(runners) or outbox_at + outbox_bytes != len(raw):
+        raise ValueError(f"{runners} rings of {entries} entries and {outbox_bytes} bytes of outbox do not fit it")
     outbox = _read_outbox(words, raw, outbox_at, outbox_bytes)
     settled = {(outcome.position, outcome.lease) for settle in outbox for outcome in settle.outcomes}
     ring = [

@@ -28,9 +28,7 @@ def process_name(pid: int) -> ProcessName:
 
 def still_runs(process: ProcessName) -> bool:
     """Whether that process can still run code. A zombie cannot."""
-    return (
-        process.boot == _boot() and process.started_at != 0 and _started_at(process.pid) == process.started_at
-    )
+    return process.boot == _boot() and process.started_at != 0 and _started_at(process.pid) == process.started_at
 
 
 def _started_at(pid: int) -> int:
