@@ -88,9 +88,7 @@ def parse_address(text: str) -> Address:
         if not rest.startswith("/"):
             rest = os.path.abspath(rest)
         if len(os.fsencode(rest)) > IPC_PATH_BYTES_MAX:
-            raise AddressError(
-                f"the path of {text!r} is longer than {IPC_PATH_BYTES_MAX} bytes; use a shorter one"
-            )
+            raise AddressError(f"the path of {text!r} is longer than {IPC_PATH_BYTES_MAX} bytes; use a shorter one")
         return Address("ipc", path=rest)
     if scheme not in ("tcp", "greenroom"):
         raise AddressError(f"{text!r} begins with {scheme!r}; write {_SPELLINGS}")
@@ -110,9 +108,7 @@ def _cut_port(text: str, rest: str) -> tuple[str, int]:
         if not _:
             host, tail = rest, ""
         elif ":" in host:
-            raise AddressError(
-                f"{text!r} has an IPv6 host without brackets; write tcp://[{rest}]:{PORT_DEFAULT}"
-            )
+            raise AddressError(f"{text!r} has an IPv6 host without brackets; write tcp://[{rest}]:{PORT_DEFAULT}")
     if not host:
         raise AddressError(f"{text!r} names no host; write {_SPELLINGS}")
     if not tail:

@@ -11,6 +11,7 @@ drops the connection; HANDSHAKE_MILLISECONDS for a peer to greet; a silent peer 
 from __future__ import annotations
 
 import itertools
+import select
 from collections.abc import Sequence
 from typing import Final
 
@@ -19,6 +20,7 @@ import zmq
 from ..codec import BODY_BYTES_MAX
 from ..errors import GreenroomError
 from .address import Address, parse_address
+from .socket_calls import has_input, receive_rest, send_parts
 from .token import find_token
 
 HIGH_WATER_MARK: Final = 10_000
@@ -67,9 +69,7 @@ def set_common_options(socket: zmq.Socket[bytes]) -> None:
     socket.set(zmq.HANDSHAKE_IVL, HANDSHAKE_MILLISECONDS)
 
 
-def open_monitor(
-    context: zmq.Context[zmq.Socket[bytes]], socket: zmq.Socket[bytes], events: int
-) -> zmq.Socket[bytes]:
+def open_monitor(context: zmq.Context[zmq.Socket[bytes]], socket: zmq.Socket[bytes], events: int) -> zmq.Socket[bytes]:
     """Return a socket that receives the connection events of `socket`."""
     endpoint = f"inproc://greenroom.monitor.{next(_monitor_numbers)}"
     socket.monitor(endpoint, events)
@@ -102,21 +102,21 @@ class Link:
         if version_6:
             self._socket.set(zmq.IPV6, 1)
         self._monitor = open_monitor(context, self._socket, _CLOSING_EVENTS)
-        self._poller = zmq.Poller()
-        self._poller.register(self._socket, zmq.POLLIN)
-        self._poller.register(self._monitor, zmq.POLLIN)
+        #: False once libzmq said that there is nothing to receive, until its descriptor or a send may change
+        #: that. It spares the hot path libzmq's own polling, which costs several times a bare system call.
+        self._unsure = True
+        self._poll = select.poll()
+        self._descriptor = self._socket.FD
+        self._monitor_descriptor = self._monitor.FD
+        self._poll.register(self._descriptor, select.POLLIN)
+        self._poll.register(self._monitor_descriptor, select.POLLIN)
         self._socket.connect(str(self.address))
 
     def send(self, parts: Sequence[bytes]) -> bool:
         """Send one message, whole or not at all; False when there is no room for it or no connection."""
-        socket = self._socket
+        self._unsure = True  # a send takes in what the descriptor would have told
         try:
-            if len(parts) == 1:
-                socket.send(parts[0], zmq.NOBLOCK)
-            else:
-                for part in parts[:-1]:
-                    socket.send(part, zmq.NOBLOCK | zmq.SNDMORE)
-                socket.send(parts[-1], zmq.NOBLOCK)
+            send_parts(self._socket, parts)
         except zmq.Again:
             return False
         return True
@@ -124,47 +124,40 @@ class Link:
     def receive(self) -> list[list[bytes]]:
         """Return the messages that are there, at most RECEIVE_MESSAGES_MAX, without waiting."""
         messages: list[list[bytes]] = []
+        if not self._unsure:
+            self._look(0)
+            if not self._unsure:
+                return messages
         socket = self._socket
-        receive = socket.recv
-        try:
-            while len(messages) < RECEIVE_MESSAGES_MAX:
-                parts = [receive(zmq.NOBLOCK)]
-                while socket.get(zmq.RCVMORE):
-                    parts.append(receive(zmq.NOBLOCK))
-                messages.append(parts)
-        except zmq.Again:
-            if not messages and not self.closed:
-                self._look_at_monitor()
+        while has_input(socket):
+            messages.append(receive_rest(socket))
+            if len(messages) == RECEIVE_MESSAGES_MAX:
+                return messages
+        self._unsure = False
         return messages
 
     def watch(self, descriptor: int) -> None:
         """Let `poll` wait for this file descriptor's input too."""
-        self._poller.register(descriptor, zmq.POLLIN)
+        self._poll.register(descriptor, select.POLLIN)
 
     def unwatch(self, descriptor: int) -> None:
         """Undo `watch`."""
-        self._poller.unregister(descriptor)
+        self._poll.unregister(descriptor)
 
     def poll(self, timeout_milliseconds: int | None) -> list[int]:
-        """Wait for input; return the descriptors that have some: `fileno()` for the link, or watched ones.
+        """Wait for input; return the descriptors that may have some: `fileno()` for the link, or watched ones.
 
-        A closed connection counts as input of the link. None waits without an end. An empty list: time is up.
+        A connection that has closed counts as input. None waits without an end. An empty list: time is up.
         """
-        ready: list[int] = []
-        for source, _ in self._poller.poll(timeout_milliseconds):
-            if source is self._monitor:
-                self._look_at_monitor()
-                ready.append(self.fileno())
-            elif source is self._socket:
-                ready.append(self.fileno())
-            else:
-                assert isinstance(source, int)
-                ready.append(source)
-        return ready
+        if self._unsure:
+            if has_input(self._socket):
+                return [self._descriptor, *self._look(0)]
+            self._unsure = False
+        return self._look(timeout_milliseconds)
 
     def fileno(self) -> int:
         """Return libzmq's descriptor. It signals edges, not levels: only `poll` may wait for it."""
-        return self._socket.FD
+        return self._descriptor
 
     def close(self, linger_milliseconds: int = 0) -> None:
         """End the connection without waiting; nothing else may be called afterwards.
@@ -177,12 +170,19 @@ class Link:
         self._monitor.close()
         self._socket.close()
 
-    def _look_at_monitor(self) -> None:
-        try:
-            self._monitor.recv_multipart(zmq.NOBLOCK)
-        except zmq.Again:
-            return
-        # Only events that end the connection are asked for. What had arrived before is gone with libzmq's
-        # pipe: the peer says it again on the next link (spec D3).
-        self.closed = True
-        self._poller.unregister(self._monitor)
+    def _look(self, timeout_milliseconds: int | None) -> list[int]:
+        """Poll the descriptors, and note what libzmq's two of them mean."""
+        ready: list[int] = []
+        for descriptor, _ in self._poll.poll(timeout_milliseconds):
+            if descriptor == self._monitor_descriptor:
+                if has_input(self._monitor):
+                    # Only events that end the connection were asked for. What had arrived before is gone with
+                    # libzmq's pipe: the peer says it again on the next link (spec D3).
+                    self.closed = True
+                    self._poll.unregister(descriptor)
+                    ready.append(self._descriptor)
+            else:
+                if descriptor == self._descriptor:
+                    self._unsure = True
+                ready.append(descriptor)
+        return ready

@@ -32,11 +32,13 @@ def runtime_folder() -> Path:
     return Path(runtime) / "greenroom" if runtime else Path.home() / ".greenroom"
 
 
-def keep_token(data_folder: Path) -> bytes:
-    """Return the token of this data folder, made and written now if there is none.
+def keep_token(data_folder: Path | None) -> bytes:
+    """Return the token of this data folder, made now if there is none; without a folder, a new one.
 
     Raises SecurityError if the file may be read by other users.
     """
+    if data_folder is None:
+        return secrets.token_bytes(TOKEN_BYTES)
     path = data_folder / "token"
     held = _read_private(path)
     if held:
