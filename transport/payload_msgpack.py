@@ -20,7 +20,7 @@ extension, keep both directions free of recursion: a nested body would be a nest
 stack, for a sender to exhaust.
 
 Subclasses travel as their base: a named tuple as a tuple, an ordered dict as a dict, an IntEnum as its
-number. Limits: the library's, 512 levels of nesting written and 1024 read.
+number. Limits: the library's, 1024 levels of nesting.
 """
 
 from __future__ import annotations

@@ -97,12 +97,17 @@ def describe(exc: BaseException, traceback_text: str | None = None) -> Failure:
     `traceback_text` stands for a traceback that this process does not have; without it the exception's
     own is taken.
     """
-    text = format_traceback(exc) if traceback_text is None else _bounded(traceback_text)
-    return _describe(exc, text, CAUSES_MAX)
+    if traceback_text is None:
+        # One that was never raised has nothing to show.
+        traceback_text = "" if exc.__traceback__ is None else format_traceback(exc)
+    return _describe(exc, _bounded(traceback_text), CAUSES_MAX)
 
 
 def _describe(exc: BaseException, text: str, depth: int) -> Failure:
     cls = type(exc)
+    name, module = cls.__qualname__, cls.__module__
+    if isinstance(exc, RemoteError) and exc.exc_type:
+        name, module = exc.exc_type, exc.exc_module
     args, attributes = _state(exc)
     members: list[Failure] | None = None
     if issubclass(cls, BaseExceptionGroup):
@@ -114,8 +119,8 @@ def _describe(exc: BaseException, text: str, depth: int) -> Failure:
         # It came from elsewhere already; the text that was made here includes the earlier one.
         cause = None
     return Failure(
-        exc_type=_bounded(cls.__qualname__),
-        exc_module=_bounded(cls.__module__),
+        exc_type=_bounded(name),
+        exc_module=_bounded(module),
         args=_encode_args(args),
         text=_bounded(_guarded(str, exc)),
         traceback=text,
@@ -325,4 +330,4 @@ def _remote_class(module: str, qualified_name: str) -> type[RemoteError]:
     name = qualified_name.rpartition(".")[2]
     if not name.isidentifier():
         return RemoteError
-    return type(name, (RemoteError,), {"__module__": module, "__qualname__": name, "__doc__": None})
+    return type(name, (RemoteError,), {"__module__": module, "__qualname__": qualified_name, "__doc__": None})
