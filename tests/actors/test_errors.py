@@ -7,6 +7,7 @@ import copy
 import inspect
 import pickle
 import traceback
+from collections.abc import Callable
 
 import pytest
 
@@ -111,20 +112,26 @@ def test_every_error_says_when_it_is_raised_and_has_the_one_root(cls: type[BaseE
     assert issubclass(cls, GreenroomError) != issubclass(cls, SystemExit)
 
 
+def pickled(error: BaseException) -> BaseException:
+    came: BaseException = pickle.loads(pickle.dumps(error))
+    return came
+
+
 @pytest.mark.parametrize("error", SAMPLES, ids=lambda error: f"{type(error).__name__}-{len(error.__dict__)}")
-@pytest.mark.parametrize("travel", [lambda error: pickle.loads(pickle.dumps(error)), copy.copy])
-def test_an_error_survives_pickling_and_copying(travel, error) -> None:  # type: ignore[no-untyped-def]
+@pytest.mark.parametrize("travel", [pickled, copy.copy])
+def test_an_error_survives_pickling_and_copying(
+    travel: Callable[[BaseException], BaseException], error: BaseException
+) -> None:
     came = travel(error)
     assert (type(came), str(came), repr(came)) == (type(error), str(error), repr(error))
     assert came.__dict__.keys() == error.__dict__.keys()
 
 
 def test_what_celerys_users_catch_is_caught() -> None:
-    for cls in (Retry, Ignore, Reject):
-        assert issubclass(cls, TaskPredicate)
-    for cls in (NotRegistered, errors.QueueNotFound):
-        assert issubclass(cls, KeyError)
-        assert issubclass(cls, TaskError)
+    assert all(issubclass(cls, TaskPredicate) for cls in (Retry, Ignore, Reject))
+    for missing in (NotRegistered, errors.QueueNotFound):
+        assert issubclass(missing, KeyError)
+        assert issubclass(missing, TaskError)
     assert issubclass(TaskError, CeleryError)
     assert issubclass(TaskPredicate, CeleryError)
     assert issubclass(errors.NotConfigured, CeleryWarning)

@@ -1,5 +1,8 @@
 """The clock that drivers read."""
 
+# Values and classes of every kind pass through here untyped, and some privates are looked at.
+# pyright: reportPrivateUsage=false, reportUnknownArgumentType=false, reportUnknownLambdaType=false
+
 from __future__ import annotations
 
 import time

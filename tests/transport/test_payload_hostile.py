@@ -1,5 +1,8 @@
 """Bodies that come in: damaged, hostile, too long or of a kind that nobody asked for."""
 
+# Values and classes of every kind pass through here untyped, and some privates are looked at.
+# pyright: reportPrivateUsage=false, reportUnknownArgumentType=false, reportUnknownLambdaType=false
+
 from __future__ import annotations
 
 from contextlib import suppress
