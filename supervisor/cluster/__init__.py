@@ -1,0 +1,1 @@
+"""Whole processes: the broker's, the worker node's, and small clusters of them."""

@@ -1,0 +1,173 @@
+"""The broker's process: one supervisor, and the broker's server as its significant child.
+
+This file owns the process: what it is configured with, signals, exit codes. A broker that stops by itself (a failed
+fsync, a damaged row) is not started anew in the same process, since its store must not be asked twice (spec G15):
+the supervisor ends with it, and the process exits non-zero.
+
+Exit codes: 0 after TERM or INT, 1 when the broker stopped by itself, 2 when it could not start.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+
+import msgspec
+
+from ...transport.broker.core import Broker
+from ...transport.broker.settings import BrokerSettings
+from ...transport.page import read_pages
+from ...transport.store.choose import open_store
+from ...transport.verbs import Report
+from ...transport.wire.server import BrokerServer
+from ..driver import StartFailed, SupervisorDriver
+from ..spec import ChildSpec, Supervisor
+from ..threads import ThreadChild, ThreadRunner
+from .folders import node_folder
+
+DEFAULT_ADDRESS = "tcp://127.0.0.1:5670"
+DEFAULT_DATA = ".greenroom"
+#: How long a lost node's children may take to end before their pages are read without them; in seconds.
+PAGES_PATIENCE = 5.0
+
+_log = logging.getLogger("greenroom.broker")
+
+
+class BrokerConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """What a broker's process is started with."""
+
+    bind: list[str] = [DEFAULT_ADDRESS]
+    data: str = DEFAULT_DATA
+    #: A store's URL; empty: SQLite in the data folder.
+    store: str = ""
+    name: str = ""
+    settings: BrokerSettings = BrokerSettings()
+
+
+def run_broker(config: BrokerConfig, *, on_ready: Callable[[str], None] | None = None) -> int:
+    """Run a broker until it is told to stop; return the process's exit code.
+
+    `on_ready` is called with the first address once it listens. Must be called in the main thread, whose handlers
+    for TERM and INT it takes. Raises what makes a start impossible: StoreError, AddressError, ...
+    """
+    done = threading.Event()
+    stopping = threading.Event()
+    outcome = Outcome()
+
+    def told(number: int, frame: FrameType | None) -> None:
+        stopping.set()
+        done.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, told)
+    spec = Supervisor(
+        [
+            ChildSpec(
+                _serve,
+                config,
+                outcome,
+                on_ready,
+                name="broker",
+                restart="temporary",
+                shutdown=30.0,
+                significant=True,
+            )
+        ],
+        auto_shutdown="any_significant",
+    )
+    runner = ThreadRunner()
+    driver = SupervisorDriver(spec, lambda _: runner, name="broker")
+    try:
+        driver.start()
+    except StartFailed:
+        if outcome.failure is not None:
+            raise outcome.failure from None
+        raise
+    watcher = threading.Thread(target=lambda: (driver.wait(), done.set()), daemon=True)
+    watcher.start()
+    # Waits in slices: a signal's handler runs in this thread, between them.
+    while not done.wait(1.0):
+        pass
+    driver.stop()
+    return 0 if stopping.is_set() and not outcome.exit_code else outcome.exit_code or 1
+
+
+class Outcome:
+    """How the server ended, told across threads."""
+
+    def __init__(self) -> None:
+        self.exit_code = 0
+        self.failure: BaseException | None = None
+
+
+def _serve(child: ThreadChild, config: BrokerConfig, outcome: Outcome, on_ready: Callable[[str], None] | None) -> None:
+    """The server's thread."""
+    data = Path(config.data)
+    name = config.name or f"broker@{socket.gethostname()}"
+    try:
+        store = open_store(config.store or str(data))
+        server = BrokerServer(
+            config.bind,
+            store,
+            config.settings,
+            name,
+            make_core=Broker,
+            data_folder=data,
+            read_pages=pages_of_node,
+        )
+    except BaseException as error:
+        outcome.failure = error
+        raise
+    threading.Thread(target=_watch, args=(child, server, on_ready), name="greenroom-broker-watch", daemon=True).start()
+    try:
+        outcome.exit_code = server.run()
+    except BaseException as error:
+        outcome.failure = error
+        outcome.exit_code = 2
+        raise
+    if outcome.exit_code:
+        raise RuntimeError(f"the broker stopped by itself with exit code {outcome.exit_code}")
+
+
+def _watch(child: ThreadChild, server: BrokerServer, on_ready: Callable[[str], None] | None) -> None:
+    """Say when the server listens, and pass a request to stop on to it."""
+    try:
+        server.wait_until_bound()
+    except BaseException:  # `run` raises the same in its own thread, where it is told
+        return
+    child.started()
+    if on_ready is not None:
+        on_ready(server.address)
+    child.stopping.wait()
+    server.stop()
+
+
+def pages_of_node(node: str, sessions: list[str]) -> list[Report]:
+    """What the pages of a lost node's children on this host tell (spec D16); waits a little for their ends."""
+    folder = node_folder(node)
+    if not folder.is_dir():
+        return []
+    wanted = set(sessions)
+    deadline = threading.Event()
+    reports: list[Report] = []
+    waited = 0.0
+    while wanted:
+        for contents in read_pages(folder, sessions=wanted):
+            reports.append(contents.report(0, node_lost=True))
+            wanted.discard(contents.session)
+        if not wanted or waited >= PAGES_PATIENCE:
+            break
+        deadline.wait(0.05)
+        waited += 0.05
+    return reports
+
+
+def pid_text() -> str:
+    """This process, for a banner."""
+    return str(os.getpid())
