@@ -8,6 +8,7 @@ from typing import Any, get_args
 
 import msgspec
 import pytest
+
 from greenroom.transport import codec, verbs
 from greenroom.transport.message import Aftermath, Delivery, Envelope, Failure, Result
 
