@@ -7,13 +7,13 @@ the page, numbers and sends.
 
 A delivery is here in one of these states, and leaves by one of the arrows:
 
-    ready     waits, in order of arrival          -> running; given back; dropped (the session was forgotten)
+    ready     waits, in order of arrival          -> running; given back
     running   its body runs in one runner         -> finished; never given back
     finished  has an outcome, not yet in a Settle -> sent
 
 Nothing is started while
 
-- there is no link;
+- there is no link, or the broker has not yet said Attached to the list of what is held;
 - the child is in doubt: its node has not heard the broker for HEARD_MAX, or the child itself was not awake
   for PAUSE_NOTICED (stopped, or starved). It gives up its link and waits for a new Welcome, which tells
   whether what it holds is still its own, and then until the node has heard the broker: so it wakes up
@@ -40,6 +40,7 @@ from ...transport.message import Kind, Outcome
 from ...transport.verbs import (
     Applied,
     Attach,
+    Attached,
     Cancel,
     ChildKind,
     Credit,
@@ -50,7 +51,6 @@ from ...transport.verbs import (
     Started,
 )
 from .events import (
-    Attached,
     Batch,
     ConsumerSettings,
     Detached,
@@ -67,6 +67,7 @@ from .events import (
     Received,
     Say,
     Stop,
+    Welcomed,
 )
 from .window import LONG_BODY, WINDOW_MAX, Window
 
@@ -85,10 +86,10 @@ class Trust(enum.IntEnum):
     """Whether what is held can be relied on to be leased to this child."""
 
     TRUSTED = 0
-    #: A new Welcome is needed.
+    #: The broker must look at what is held, on a new link.
     DOUBTED = 1
-    #: It came; the node must have heard the broker too.
-    WELCOMED = 2
+    #: It did; the node must have heard the broker too.
+    CONFIRMED = 2
 
 
 class Consumer:
@@ -100,8 +101,8 @@ class Consumer:
         self.window = Window(slots, slots if settings.kind == ChildKind.QUARANTINE else WINDOW_MAX)
         #: Set once: why the child will leave.
         self.stopping: Stop | None = None
+        self._linked = False
         self._attached = False
-        self._was_attached = False
         self._trust = Trust.TRUSTED
         self._reattach = False
         self._awake_at = 0
@@ -259,10 +260,10 @@ class Consumer:
                 self._receive(verb, now, effects)
         elif isinstance(event, LongBodies):
             self._long(event.runners, now, effects)
-        elif isinstance(event, Attached):
-            self._attach(event.known, effects)
+        elif isinstance(event, Welcomed):
+            self._welcomed(effects)
         elif isinstance(event, Detached):
-            self._attached = False
+            self._linked = self._attached = False
         elif isinstance(event, MemoryMeasured):
             if 0 < self.settings.max_memory_kib <= event.kib:
                 self._begin_stop(Stop("max memory"))
@@ -270,8 +271,8 @@ class Consumer:
             self._begin_stop(event)
         if self._reattach:
             self._reattach = False
-            if self._attached:
-                self._attached = False
+            if self._linked:
+                self._linked = self._attached = False
                 effects.append(Reattach("this child or its node was out of touch with the broker"))
         if self.stopping is not None:
             self._go_on_stopping(now, effects)
@@ -285,6 +286,10 @@ class Consumer:
             self._applied_up_to(verb.number, now, effects)
         elif type(verb) is Recall:
             self._recall(verb.positions, effects)
+        elif type(verb) is Attached:
+            self._attached = self._linked
+            if self._attached and self._trust is Trust.DOUBTED:
+                self._trust = Trust.CONFIRMED
         elif type(verb) is Cancel:
             self._cancel(verb, effects)
 
@@ -355,21 +360,16 @@ class Consumer:
             if given:
                 effects.append(GiveBack(given, self.window.told))
 
-    def _attach(self, known: bool, effects: list[Effect]) -> None:
-        if not known and self._was_attached:
-            # The broker has closed the session: what was ready has gone to others. What runs may still win.
-            self._take_all_ready()
-        self._attached = self._was_attached = True
-        self._reattach = False
-        if self._trust is Trust.DOUBTED:
-            self._trust = Trust.WELCOMED
+    def _welcomed(self, effects: list[Effect]) -> None:
+        self._linked = True
+        self._attached = self._reattach = False
         settings = self.settings
         held = [Holding(one.delivery.position, one.lease, started=False) for one in self._all_ready()]
         held += [Holding(one.delivery.position, one.lease, started=True) for one in self.running]
         held += [Holding(one.position, one.lease, started=True) for one in self._outcomes]
         attach = Attach(
             mailboxes=settings.mailboxes,
-            slots=settings.slots,
+            slots=0 if self.stopping else settings.slots,
             window=self.window.told,
             kind=settings.kind,
             held=held,

@@ -50,10 +50,8 @@ class Batch(msgspec.Struct, gc=False):
 # --- events -------------------------------------------------------------------------------------------------
 
 
-class Attached(msgspec.Struct, frozen=True):
-    """The broker said Welcome. `known`: it knows this session, so what is held is still leased to it."""
-
-    known: bool
+class Welcomed(msgspec.Struct, frozen=True):
+    """The broker said Welcome on a new link, and what it had not answered was said again."""
 
 
 class Detached(msgspec.Struct, frozen=True):
@@ -89,7 +87,7 @@ class Tick(msgspec.Struct, frozen=True):
     """Time has passed, or the hot loop found nothing to start."""
 
 
-Event = Attached | Detached | Received | LongBodies | MemoryMeasured | Stop | Tick
+Event = Welcomed | Detached | Received | LongBodies | MemoryMeasured | Stop | Tick
 
 # --- effects ------------------------------------------------------------------------------------------------
 

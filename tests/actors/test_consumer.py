@@ -11,7 +11,6 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from greenroom.actors.worker.consumer import HEARD_MAX, LEAVE_PATIENCE, PAUSE_NOTICED, SETTLE_WITHIN, Consumer
 from greenroom.actors.worker.events import (
-    Attached,
     Batch,
     ConsumerSettings,
     Detached,
@@ -29,6 +28,7 @@ from greenroom.actors.worker.events import (
     Say,
     Stop,
     Tick,
+    Welcomed,
 )
 from greenroom.actors.worker.window import LONG_BODY, WINDOW_MAX, Window
 from greenroom.transport.clock import Now
@@ -36,10 +36,12 @@ from greenroom.transport.message import Delivery, Envelope, Kind, Outcome, State
 from greenroom.transport.verbs import (
     Applied,
     Attach,
+    Attached,
     Cancel,
     ChildKind,
     Credit,
     Deliver,
+    FromBroker,
     Recall,
     Started,
     TaskPolicy,
@@ -91,10 +93,12 @@ class Rig:
                 self.consumer.said(self.number)
         return effects
 
-    def attach(self, known: bool = False) -> Attach:
-        [effect] = self.apply(Attached(known))
+    def attach(self, *recalled: int) -> Attach:
+        [effect] = self.apply(Welcomed())
         assert isinstance(effect, Say)
         assert isinstance(effect.verb, Attach)
+        verbs: list[FromBroker] = [Recall([*recalled])] if recalled else []
+        self.apply(Received([*verbs, Attached(1)]))
         return effect.verb
 
     def deliver(self, *deliveries: Delivery | int, lease: int = 1, epoch: int = 1) -> list[Effect]:
@@ -124,7 +128,7 @@ class Rig:
 
 
 def attached(**options: int) -> Rig:
-    rig = Rig(**options)  # type: ignore[arg-type]
+    rig = Rig(**options)
     rig.attach()
     return rig
 
@@ -166,7 +170,7 @@ def test_nothing_starts_before_the_first_welcome_nor_without_a_link() -> None:
     rig.attach()
     rig.apply(Detached())
     assert rig.next() is None
-    rig.attach(known=True)
+    rig.attach()
     assert rig.next() == 1
 
 
@@ -176,7 +180,7 @@ def test_attach_says_what_is_held_and_how_far_it_is() -> None:
     rig.next(0)
     rig.next(1)
     rig.finish(0)
-    attach = rig.attach(known=True)
+    attach = rig.attach()
     assert [(held.position, held.lease, held.started) for held in attach.held] == [
         (3, 7, False),
         (2, 7, True),
@@ -186,13 +190,26 @@ def test_attach_says_what_is_held_and_how_far_it_is() -> None:
     assert [policy.name for policy in attach.policies] == ["tasks.add"]
 
 
-def test_d18_what_a_forgotten_session_held_is_not_started() -> None:
+def test_d18_nothing_that_was_held_starts_before_the_broker_has_looked_at_the_list() -> None:
     rig = attached()
-    rig.deliver(1, 2)
+    rig.deliver(1, 2, 3)
     rig.next()
-    attach = rig.attach(known=False)
-    assert [(held.position, held.started) for held in attach.held] == [(1, True)]
     rig.finish()
+    rig.apply(Detached())
+    [effect] = rig.apply(Welcomed())
+    assert isinstance(effect, Say)
+    assert rig.next() is None
+    assert rig.apply(Received([Recall([2])])) == [GiveBack([2], 1)]
+    assert rig.next() is None
+    rig.apply(Received([Attached(1)]))
+    assert rig.next() == 3
+
+
+def test_an_attached_that_came_too_late_for_its_link_opens_nothing() -> None:
+    rig = attached()
+    rig.deliver(1)
+    rig.apply(Detached())
+    rig.apply(Received([Attached(1)]))
     assert rig.next() is None
 
 
@@ -221,7 +238,7 @@ def test_d19_nothing_starts_when_the_node_has_not_heard_the_broker() -> None:
     rig.heard = rig.boot
     assert rig.next() is None
     rig.apply(Detached())
-    rig.attach(known=True)
+    rig.attach()
     assert rig.next() == 2
 
 
@@ -232,7 +249,7 @@ def test_d19_a_child_with_a_deaf_node_attaches_again_only_once() -> None:
     assert rig.next() is None
     assert [type(effect) for effect in rig.apply(Tick())] == [Reattach]
     rig.apply(Detached())
-    rig.attach(known=True)
+    rig.attach()
     assert rig.next() is None
     assert rig.apply(Tick()) == []
     rig.heard = rig.boot
@@ -249,7 +266,9 @@ def test_d19_a_child_that_was_stopped_for_a_minute_wakes_up_harmless() -> None:
     assert rig.next() is None, "its node was awake, but its own link may be gone"
     assert [type(effect) for effect in rig.apply(Tick())] == [Reattach]
     rig.apply(Detached())
-    rig.attach(known=False)
+    rig.apply(Welcomed())
+    assert rig.next() is None
+    rig.apply(Received([Recall([2]), Attached(1)]))
     assert rig.next() is None
 
 
@@ -551,7 +570,7 @@ class ConsumerMachine(RuleBasedStateMachine):
         self.rig = Rig(slots=slots, outcomes_max=outcomes_max)
         self.slots = slots
         self.linked = False
-        self.stale = False
+        self.attached = False
         self.position = 0
         self.lease = 0
         self.epoch = 3
@@ -578,26 +597,32 @@ class ConsumerMachine(RuleBasedStateMachine):
                 assert len(said) == len(effect.verb.held)
                 assert said == {key: key in self.started for key in self.kept}
             elif isinstance(effect, Reattach):
-                self.linked = False
+                self.linked = self.attached = False
                 self.rig.apply(Detached())
             elif isinstance(effect, Finish):
                 assert not self.running
 
     @precondition(lambda self: not self.linked)
-    @rule(known=st.booleans())
-    def welcome(self, known: bool) -> None:
-        if not known and self.epoch > 3:
-            for key in [key for key in self.kept if key not in self.started]:
-                del self.kept[key]
-                self.over[key] = "dropped"
+    @rule()
+    def welcome(self) -> None:
         self.epoch += 1
         self.linked = True
-        self.take(self.rig.apply(Attached(known)))
+        self.attached = False
+        self.take(self.rig.apply(Welcomed()))
+
+    @precondition(lambda self: self.linked and not self.attached)
+    @rule(data=st.data())
+    def attach(self, data: st.DataObject) -> None:
+        waiting = sorted({key[0] for key in self.kept if key not in self.started})
+        lost = data.draw(st.lists(st.sampled_from(waiting), unique=True)) if waiting else []
+        verbs: list[FromBroker] = [Recall(lost)] if lost else []
+        self.attached = True
+        self.take(self.rig.apply(Received([*verbs, Attached(self.epoch)])))
 
     @precondition(lambda self: self.linked)
     @rule()
     def lose_link(self) -> None:
-        self.linked = False
+        self.linked = self.attached = False
         self.take(self.rig.apply(Detached()))
 
     @precondition(lambda self: self.linked)
@@ -650,7 +675,7 @@ class ConsumerMachine(RuleBasedStateMachine):
             self.take(self.rig.apply(Tick()))
             return
         key = (held.delivery.position, held.lease)
-        assert self.linked
+        assert self.attached
         assert not self.stopping
         assert not self.unplaced
         assert key in self.kept
@@ -760,7 +785,7 @@ class ConsumerMachine(RuleBasedStateMachine):
 
 
 TestConsumerMachine = ConsumerMachine.TestCase
-TestConsumerMachine.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestConsumerMachine.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
 
 
 def test_an_outcome_for_another_delivery_is_refused_and_changes_nothing() -> None:

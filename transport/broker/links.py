@@ -127,6 +127,8 @@ class Links:
                 old = session.link
                 desk.links.pop(old, None)
                 desk.effects.append(CloseLink(old, "the session has a newer link"))
+            # Until its Attach: what went out before it would be missing from the list of what it holds.
+            session.slots = session.window = 0
         else:
             session = Session(hello.session, role, hello.node)
             desk.sessions[hello.session] = session
