@@ -1,0 +1,592 @@
+"""A pool of child processes, as a machine: it keeps the right number of them, ends them and buries them.
+
+Owns every decision about the children of one worker node, and which signal and exit code follow from what.
+It is told what happened (`events`) and answers with what to do; forks, pipes, pages and clocks are `pool`'s.
+The states of a child are in `members`. The pool is
+
+    new -> running -> warm -> cold -> hard -> over          (it may skip states, and never goes back)
+
+* *running*: of each kind as many children are kept as are wanted: ordinary ones by the limits, those for
+  suspects and for actors as many as the broker asked for at some time (`SpawnAsked`), within the limits. A
+  child that ends is replaced at once. Only one that ends before it was ready, or that crashes soon after
+  without having run anything, is a *failed start*: it passes the window (`intensity`) and delays the next
+  fork (`backoff`); one too many, and the pool gives up. So a broken application is no fork loop, while a
+  thousand tasks may each kill their child.
+* *warm*: nothing is forked any more; children were told to stop and take the time that they need.
+* *cold*: also SIGTERM, then SIGKILL follow, and nothing that ran is blamed. A pool that gives up ends so.
+* *hard*: SIGKILL.
+* *over*: `Exit` was said, after the last child was buried.
+
+*Reload*: a new spawner reads the code anew. A child of it is forked beside the others; when it is ready, one
+of the old ones is told to leave, and so on. If a new one fails to start, the old spawner is taken again and
+the new children leave: a broken application never replaces one that works.
+
+*Time limits and revokes*: before a child is killed because of what it runs, its page is looked at whether
+that very delivery still runs.
+
+What can never happen: more children of a kind than wanted, one being replaced apart, that are not on their
+way out; a fork after the word to stop; two burials of one child, or none; an `Exit` while a child lives; a
+SIGKILL for a time limit at a child whose page did not show that delivery. Words about children that are gone
+are ignored: they race.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from enum import IntEnum
+from typing import Any
+
+from ...actors.worker.control import BodyEnded, BodyStarted, Leaving, Ready, StopChild, Unusable
+from ...transport.clock import Now
+from ...transport.verbs import ChildKind
+from ..backoff import Failures
+from ..intensity import RestartWindow
+from ..reasons import ExitReason
+from . import deaths
+from .events import (
+    BrokerReachable,
+    Bury,
+    ChildEnded,
+    Exit,
+    Fork,
+    Forked,
+    ForkFailed,
+    KillSpawner,
+    Look,
+    Looked,
+    Notice,
+    PoolEffect,
+    PoolEvent,
+    PoolReady,
+    ReloadAsked,
+    ResizeAsked,
+    RetireSpawner,
+    Said,
+    Say,
+    Signal,
+    SpawnAsked,
+    SpawnerEnded,
+    SpawnerUp,
+    StartPool,
+    StartSpawner,
+    Stop,
+    StopAsked,
+    TerminateAsked,
+    Tick,
+)
+from .limits import CHILDREN_MAX, PoolLimits
+from .members import Member, MemberState, Roll
+from .spawners import Spawners
+
+#: Exit codes of a worker (0: it was asked to stop). The supervision gave up, as OTP's top supervisor does.
+EXIT_GAVE_UP = 1
+#: The application could not be loaded, by any child, since the start.
+EXIT_UNUSABLE = 3
+#: Children were killed because somebody insisted.
+EXIT_KILLED = 4
+
+#: Spawners at a time: the present one, and old ones whose children still finish their work.
+SPAWNERS_MAX = 8
+
+_KINDS = (ChildKind.POOL, ChildKind.QUARANTINE, ChildKind.ACTORS)
+
+
+class _Mode(IntEnum):
+    NEW = 0
+    RUNNING = 1
+    WARM = 2
+    COLD = 3
+    HARD = 4
+    OVER = 5
+
+
+class PoolMachine:
+    """The children of one worker node. `kind` is its pool: prefork, threads, asyncio or solo."""
+
+    def __init__(self, limits: PoolLimits, kind: str = "prefork") -> None:
+        self.limits = limits
+        self.kind = kind
+        self._mode = _Mode.NEW
+        self._roll = Roll()
+        prefork = kind == "prefork"
+        self._wanted: dict[ChildKind, int] = {
+            ChildKind.POOL: limits.concurrency if prefork else 1,
+            ChildKind.QUARANTINE: 0,
+            ChildKind.ACTORS: 0,
+        }
+        self._slots = limits.concurrency if kind in ("threads", "asyncio") else 1
+        self._reachable = False
+        self._spawners = Spawners()
+        self._starts = RestartWindow(limits.start_failures_max, limits.start_failures_period)
+        self._spawner_deaths = RestartWindow(limits.spawner_deaths_max, limits.start_failures_period)
+        self._failures = Failures()
+        #: No fork before this boot time.
+        self._forks_from = 0
+        #: A soft stop becomes a cold one then.
+        self._cold_due: int | None = None
+        self._ever_ready = False
+        self._announced = False
+        self._shown_unusable: dict[str, None] = {}
+        self._tasks: list[str] = []
+        self._exit_code = 0
+        self._exit_reason = ""
+        self._effects: list[PoolEffect] = []
+        self._handlers: dict[type[PoolEvent], Callable[[Any, int], None]] = {
+            StartPool: self._start,
+            SpawnerUp: self._spawner_up,
+            SpawnerEnded: self._spawner_ended,
+            Forked: self._forked,
+            ForkFailed: self._fork_failed,
+            Said: self._said,
+            ChildEnded: self._ended,
+            SpawnAsked: self._spawn_asked,
+            TerminateAsked: self._terminate_asked,
+            Looked: self._looked,
+            BrokerReachable: self._broker_reachable,
+            StopAsked: self._stop_asked,
+            ReloadAsked: self._reload_asked,
+            ResizeAsked: self._resize_asked,
+            Tick: self._tick,
+        }
+
+    # ---- for the driver ----
+
+    def apply(self, event: PoolEvent, now: Now) -> list[PoolEffect]:
+        """Take one event; return what the driver must do, in order."""
+        if self._mode is _Mode.OVER:
+            return []
+        self._handlers[type(event)](event, now.boot)
+        self._balance(now.boot)
+        effects, self._effects = self._effects, []
+        return effects
+
+    def wake_at(self) -> int | None:
+        """Return the boot time (microseconds) at which a `Tick` is wanted, or None."""
+        dues = [self._roll.next_due(), self._cold_due]
+        if self._mode is _Mode.RUNNING and self._forks_from and self._missing():
+            dues.append(self._forks_from)
+        return min((due for due in dues if due is not None), default=None)
+
+    @property
+    def running(self) -> bool:
+        """Whether children that end are replaced."""
+        return self._mode is _Mode.RUNNING
+
+    @property
+    def over(self) -> bool:
+        """Whether `Exit` was said."""
+        return self._mode is _Mode.OVER
+
+    def members(self) -> list[Member]:
+        """Return all children that have not been buried, in order of their forks. For reading only."""
+        return list(self._roll)
+
+    # ---- spawners ----
+
+    def _start(self, _: StartPool, now: int) -> None:
+        if self._mode is _Mode.NEW:
+            self._mode = _Mode.RUNNING
+            self._start_spawner()
+
+    def _start_spawner(self) -> None:
+        self._effects.append(StartSpawner(self._spawners.add()))
+
+    def _spawner_up(self, event: SpawnerUp, now: int) -> None:
+        self._spawners.came_up(event.generation)
+
+    def _spawner_ended(self, event: SpawnerEnded, now: int) -> None:
+        if not self._spawners.remove(event.generation):
+            return
+        for member in self._roll.of_generation(event.generation):
+            if not member.pid:
+                # Perhaps it was forked and nobody could tell us; then it died with its spawner.
+                self._bury(member, ChildEnded(member.number, signal=signal.SIGKILL))
+        if event.generation != self._spawners.current or self._mode is not _Mode.RUNNING:
+            return
+        if not self._spawner_deaths.attempt(now):
+            self._give_up(
+                EXIT_GAVE_UP,
+                f"the spawner died more than {self.limits.spawner_deaths_max} times within "
+                f"{_seconds(self.limits.start_failures_period)} s, the last time: {event.reason}",
+                now,
+            )
+            return
+        self._notice("spawner_died", f"the spawner died ({event.reason}); the pool starts anew", grave=True)
+        self._start_spawner()
+
+    def _kill_spawner(self, generation: int) -> None:
+        if self._spawners.kill(generation):
+            self._effects.append(KillSpawner(generation))
+
+    # ---- the life of a child ----
+
+    def _forked(self, event: Forked, now: int) -> None:
+        member = self._roll.get(event.number)
+        if member is None:
+            return
+        member.pid = event.pid
+        if member.state is MemberState.FORKING:
+            member.state = MemberState.STARTING
+            member.start_due = now + self.limits.start_timeout if self._reachable else None
+        elif member.kill_due is None:
+            member.start_due, member.kill_due = None, now + self.limits.idle_grace
+
+    def _fork_failed(self, event: ForkFailed, now: int) -> None:
+        member = self._roll.remove(event.number)
+        if member is not None and not member.asked and self._mode is _Mode.RUNNING:
+            self._start_failed(member, f"it could not be forked: {event.reason}", now)
+
+    def _said(self, event: Said, now: int) -> None:
+        member, message = self._roll.get(event.number), event.message
+        if member is None:
+            return
+        match message:
+            case Ready():
+                member.start_due = None
+                member.ready_at = now
+                if member.active:
+                    member.state = MemberState.READY
+                    self._came_up(message, now)
+                elif self._mode < _Mode.COLD and member.state is MemberState.LEAVING:
+                    # It may have begun to run something before it read that it should stop.
+                    member.kill_due = None
+            case BodyStarted():
+                member.watches.body_started(message.position, message.lease, message.at + message.limit)
+            case BodyEnded():
+                member.watches.body_ended(message.position)
+            case Leaving():
+                member.asked = True
+                member.kill_due = now + self.limits.idle_grace
+                if member.active:
+                    member.state = MemberState.LEAVING
+                    self._notice("leaving", f"{_name(member)} leaves: {message.reason}")
+            case Unusable():
+                member.unusable = message.reason
+                if message.reason not in self._shown_unusable:
+                    self._shown_unusable[message.reason] = None
+                    self._notice("unusable", f"{message.reason}\n{message.traceback}".rstrip(), grave=True)
+
+    def _came_up(self, ready: Ready, now: int) -> None:
+        self._ever_ready = True
+        self._failures.came_up(now)
+        self._tasks = self._tasks or ready.tasks
+        members = self._roll.active(ChildKind.POOL)
+        up = sum(member.state is MemberState.READY for member in members)
+        if not self._announced and up >= self._wanted[ChildKind.POOL]:
+            self._announced = True
+            self._effects.append(PoolReady(self._tasks))
+
+    def _ended(self, event: ChildEnded, now: int) -> None:
+        member = self._roll.get(event.number)
+        if member is None:
+            return
+        self._bury(member, event)
+        if self._mode is not _Mode.RUNNING or member.asked:
+            return
+        reason = deaths.reason_of(event)
+        if member.ready_at is None:
+            self._ended_before_ready(member, event, reason, now)
+        elif deaths.crashed_young(member, event, now, self.limits.young):
+            self._start_failed(member, f"it ended as soon as it was ready: {reason}", now)
+        elif member.watches.timed_out:
+            self._notice("timed_out", f"{_name(member)} was killed at a hard time limit")
+        elif member.watches.terminated:
+            self._notice("terminated", f"{_name(member)} {reason}, as a revoke asked")
+        else:
+            self._notice("died", f"{_name(member)} {reason}; another takes its place", grave=True)
+
+    def _ended_before_ready(self, member: Member, event: ChildEnded, reason: ExitReason, now: int) -> None:
+        if member.unusable is not None and not self._ever_ready:
+            self._give_up(EXIT_UNUSABLE, member.unusable, now)
+        elif member.too_slow:
+            seconds = _seconds(self.limits.start_timeout)
+            self._start_failed(member, f"it was not ready within {seconds} s, and was killed", now)
+        elif deaths.killed_from_outside(event):
+            self._forks_from = now + self.limits.killed_delay
+            self._notice("died", f"{_name(member)} {reason} before it was ready", grave=True)
+        else:
+            self._start_failed(member, member.unusable or f"it ended before it was ready: {reason}", now)
+
+    def _start_failed(self, member: Member, why: str, now: int) -> None:
+        if self._takes_old_spawner(member):
+            self._notice("reload_failed", f"the old children stay, because of {_name(member)}: {why}", grave=True)
+            return
+        self._forks_from = now + self._failures.failed(self.limits.start_backoff, now, 0.0)
+        if self._starts.attempt(now):
+            self._notice("start_failed", f"{_name(member)} did not start: {why}", grave=True)
+            return
+        self._give_up(
+            EXIT_GAVE_UP,
+            f"children failed to start more than {self.limits.start_failures_max} times within "
+            f"{_seconds(self.limits.start_failures_period)} s; the last one, child {member.number}: {why}",
+            now,
+        )
+
+    def _takes_old_spawner(self, member: Member) -> bool:
+        """While a reload is under way, go back to the spawner whose children work."""
+        if member.generation != self._spawners.current:
+            return False
+        for generation in self._spawners.older():
+            if any(other.state is MemberState.READY for other in self._roll.of_generation(generation)):
+                self._spawners.current = generation
+                return True
+        return False
+
+    def _bury(self, member: Member, event: ChildEnded) -> None:
+        self._roll.remove(member.number)
+        self._effects.append(
+            Bury(
+                member.number,
+                member.pid,
+                event.exit_code,
+                event.signal,
+                event.oom,
+                event.max_rss_kib,
+                member.watches.timed_out,
+                member.watches.terminated,
+                deaths.is_orderly(member, event),
+            )
+        )
+
+    # ---- what the broker asks for ----
+
+    def _spawn_asked(self, event: SpawnAsked, now: int) -> None:
+        if event.kind == ChildKind.POOL:
+            return
+        most = self.limits.most(event.kind)
+        if event.count > most:
+            kind = event.kind.name.lower()
+            self._notice("spawn_limited", f"{event.count} {kind} children were asked for; {most} is the most here")
+        self._wanted[event.kind] = max(self._wanted[event.kind], min(event.count, most))
+
+    def _terminate_asked(self, event: TerminateAsked, now: int) -> None:
+        member = self._roll.get(event.number)
+        if member is None or member.state is MemberState.DOOMED:
+            return
+        if member.slots > 1:
+            self._notice(
+                "terminate_refused",
+                f"{_name(member)} runs others beside the revoked message, so it is not killed; "
+                "only prefork and solo workers can terminate what runs",
+            )
+        elif member.watches.terminate(event.position, event.signal):
+            self._effects.append(Look(member.number, event.position, 0))
+
+    def _looked(self, event: Looked, now: int) -> None:
+        member = self._roll.get(event.number)
+        if member is None or member.state is MemberState.DOOMED:
+            return
+        if not event.running:
+            member.watches.not_there(event.position)
+            return
+        number = member.watches.signal_due(event.position, now, self.limits.terminate_grace)
+        if number is not None:
+            self._effects.append(Signal(member.number, number))
+        if member.watches.kill_due(event.position, now):
+            self._kill(member, now)
+
+    def _broker_reachable(self, event: BrokerReachable, now: int) -> None:
+        self._reachable = event.reachable
+        for member in self._roll:
+            if member.state is MemberState.STARTING:
+                member.start_due = now + self.limits.start_timeout if event.reachable else None
+
+    # ---- stop, reload, resize ----
+
+    def _stop_asked(self, event: StopAsked, now: int) -> None:
+        mode = {Stop.WARM: _Mode.WARM, Stop.COLD: _Mode.COLD, Stop.HARD: _Mode.HARD}[event.how]
+        if mode is _Mode.COLD and self.limits.soft_stop and self._mode < _Mode.WARM:
+            mode = _Mode.WARM
+            self._cold_due = now + self.limits.soft_stop
+        if mode > self._mode:
+            self._exit_reason = self._exit_reason or event.reason
+            self._enter(mode, now)
+
+    def _enter(self, mode: _Mode, now: int) -> None:
+        self._mode = mode
+        if mode > _Mode.WARM:
+            self._cold_due = None
+        for member in self._roll:
+            if mode is _Mode.WARM:
+                self._ask_to_leave(member, now)
+            elif mode is _Mode.COLD:
+                self._end_soon(member, now)
+            else:
+                self._end_now(member, now)
+        if mode is _Mode.HARD and not self._exit_code:
+            self._exit_code = EXIT_KILLED
+
+    def _ask_to_leave(self, member: Member, now: int) -> None:
+        if member.going:
+            return
+        if not member.pid:
+            self._never_mind(member)
+        elif member.state is not MemberState.READY:
+            member.kill_due = now + self.limits.idle_grace
+        self._effects.append(Say(member.number, StopChild()))
+        self._is_leaving(member)
+
+    def _is_leaving(self, member: Member) -> None:
+        member.asked = True
+        if member.pid:
+            member.start_due = None
+        if member.active:
+            member.state = MemberState.LEAVING
+
+    def _never_mind(self, member: Member) -> None:
+        """The pool stops before this child was forked: no need to wait for a spawner that reads the code."""
+        if self._mode > _Mode.RUNNING and self._spawners.is_loading(member.generation):
+            self._kill_spawner(member.generation)
+
+    def _end_soon(self, member: Member, now: int) -> None:
+        if member.ready_at is None:
+            self._end_now(member, now)
+        elif member.state is not MemberState.DOOMED:
+            self._effects.append(Say(member.number, StopChild(cold=True)))
+            self._is_leaving(member)
+            member.term_due = now + self.limits.cold_grace
+            member.kill_due = member.term_due + self.limits.kill_grace
+
+    def _end_now(self, member: Member, now: int) -> None:
+        self._is_leaving(member)
+        member.ended_by_stop = member.state is not MemberState.DOOMED or member.ended_by_stop
+        self._kill(member, now)
+        if not member.pid:
+            self._never_mind(member)
+
+    def _kill(self, member: Member, now: int) -> None:
+        if member.state is not MemberState.DOOMED:
+            member.state = MemberState.DOOMED
+            member.start_due = member.term_due = None
+            self._effects.append(Signal(member.number, signal.SIGKILL))
+        # A spawner that does not act on this must not hold up the end of the pool.
+        member.kill_due = now + self.limits.idle_grace if self._mode > _Mode.RUNNING else None
+
+    def _give_up(self, code: int, reason: str, now: int) -> None:
+        self._exit_code, self._exit_reason = code, reason
+        self._notice("gave_up", f"the worker gives up: {reason}", grave=True)
+        self._enter(_Mode.COLD, now)
+
+    def _reload_asked(self, _: ReloadAsked, now: int) -> None:
+        if self._mode is not _Mode.RUNNING:
+            return
+        if len(self._spawners) < SPAWNERS_MAX:
+            self._start_spawner()
+        else:
+            text = f"children of {SPAWNERS_MAX - 1} earlier reloads still finish their work; no other one yet"
+            self._notice("reload_refused", text)
+
+    def _resize_asked(self, event: ResizeAsked, now: int) -> None:
+        if self.kind != "prefork":
+            self._notice("resize_refused", f"a pool of kind {self.kind} has one child; restart it with another -c")
+            return
+        wanted = min(max(self._wanted[ChildKind.POOL] + event.by, 1), CHILDREN_MAX)
+        self._wanted[ChildKind.POOL] = wanted
+        self._notice("resized", f"the pool keeps {wanted} children from now on")
+
+    # ---- time ----
+
+    def _tick(self, _: Tick, now: int) -> None:
+        if self._cold_due is not None and self._cold_due <= now:
+            self._enter(_Mode.COLD, now)
+        for member in self._roll:
+            due = member.next_due()
+            if due is not None and due <= now:
+                self._member_due(member, now)
+
+    def _member_due(self, member: Member, now: int) -> None:
+        if member.start_due is not None and member.start_due <= now:
+            member.start_due = None
+            member.too_slow = True
+            self._kill_or_spawner(member, now)
+        if member.kill_due is not None and member.kill_due <= now:
+            member.term_due = member.kill_due = None
+            if member.state is MemberState.DOOMED:
+                self._kill_spawner(member.generation)
+            else:
+                member.ended_by_stop = True
+                self._kill_or_spawner(member, now)
+        elif member.term_due is not None and member.term_due <= now:
+            member.term_due = None
+            member.ended_by_stop = True
+            self._effects.append(Signal(member.number, signal.SIGTERM))
+        if member.state is not MemberState.DOOMED:
+            for position, lease in member.watches.due(now):
+                self._effects.append(Look(member.number, position, lease))
+
+    def _kill_or_spawner(self, member: Member, now: int) -> None:
+        """Kill a child; where its fork was ordered and never came, it is the spawner that is stuck."""
+        if member.pid:
+            self._kill(member, now)
+        else:
+            self._kill_spawner(member.generation)
+
+    # ---- the right number ----
+
+    def _balance(self, now: int) -> None:
+        """Fork what is missing, let go of what is too much, and end the pool after its last child."""
+        if self._mode is _Mode.RUNNING:
+            if now >= self._forks_from:
+                for kind, count in self._missing():
+                    for _ in range(count):
+                        self._fork(kind, now)
+            for kind in _KINDS:
+                self._trim(kind, now)
+        for generation in self._spawners:
+            # The old spawner of a reload goes with its last child.
+            if generation != self._spawners.current and not self._roll.of_generation(generation):
+                self._retire_spawner(generation)
+        if self._mode >= _Mode.WARM and not len(self._roll):
+            for generation in self._spawners:
+                self._retire_spawner(generation)
+            self._mode = _Mode.OVER
+            self._effects.append(Exit(self._exit_code, self._exit_reason))
+
+    def _missing(self) -> list[tuple[ChildKind, int]]:
+        """Return how many children of which kinds have to be forked."""
+        missing: list[tuple[ChildKind, int]] = []
+        for kind in _KINDS:
+            active = self._roll.active(kind)
+            # While there are old ones to be replaced, one more than wanted: the next to take over.
+            spare = any(member.generation != self._spawners.current for member in active)
+            count = self._wanted[kind] + spare - len(active)
+            if count > 0:
+                missing.append((kind, count))
+        return missing
+
+    def _fork(self, kind: ChildKind, now: int) -> None:
+        ordinary = kind == ChildKind.POOL
+        slots = self._slots if ordinary else 1
+        # A suspect runs alone in a process of its own, whatever the pool (spec D25).
+        pool = "prefork" if kind == ChildKind.QUARANTINE and self.kind != "asyncio" else self.kind
+        member = self._roll.add(kind, self._spawners.current, slots, now + self.limits.start_timeout)
+        self._effects.append(Fork(member.generation, member.number, kind, pool, slots))
+
+    def _trim(self, kind: ChildKind, now: int) -> None:
+        """Let children go: the old ones of a reload, each once its successor is ready, and those too many."""
+        active = self._roll.active(kind)
+        wanted = self._wanted[kind]
+        old = [member for member in active if member.generation != self._spawners.current]
+        ready = sum(member.state is MemberState.READY for member in active)
+        for member in old[: max(0, ready - wanted)]:
+            self._ask_to_leave(member, now)
+        if not old:
+            for member in active[wanted:]:
+                self._ask_to_leave(member, now)
+
+    def _retire_spawner(self, generation: int) -> None:
+        self._spawners.remove(generation)
+        self._effects.append(RetireSpawner(generation))
+
+    def _notice(self, kind: str, text: str, *, grave: bool = False) -> None:
+        self._effects.append(Notice(kind, text, grave))
+
+
+def _name(member: Member) -> str:
+    kind = "" if member.kind == ChildKind.POOL else f"{member.kind.name.lower()} "
+    return f"{kind}child {member.number} (pid {member.pid})"
+
+
+def _seconds(microseconds: int) -> str:
+    return f"{microseconds / 1_000_000:g}"
