@@ -1,246 +1,67 @@
-"""The page of one child: what a killed process leaves behind as evidence (spec D13, D14, D16, D19).
-
-Owns the layout of a small memory-mapped file in the node's runtime folder, the child's marks in it (`Page`),
-the parent's stamp (`HeardStamp`) and the reading of what a dead child left (`read_page`, `read_pages`). It
-does not judge: that is the broker's, from the `Report` that `PageContents.report` makes. Whoever has reported
-a page removes it.
-
-What is in it, in native 64-bit words:
-
-- a header: who the child is (session, node, incarnation, and pid with the start time of the process and the
-  boot of the machine, so that another process with the same pid is not taken for it), a flag, and `heard`;
-- for each runner (a thread or a coroutine that runs one body at a time) a ring of (position, lease), and
-  three counts: settled <= finished <= started. Entries from `settled` on are the evidence: started, and
-  perhaps finished, with an outcome that is not in the outbox;
-- an outbox: the bytes of `Settle` verbs that the broker has not acknowledged.
-
-What is visible after SIGKILL: every store that the process made before it, in the order in which it made
-them, because the pages belong to the kernel and whoever reads them has waited for the process to end. So each
-change ends with one store of a count that makes it count: position and lease, then `started`; a frame's
-bytes, then the outbox's tail, then `settled`. A child that dies between two of these has, at worst, not yet
-said the later thing:
-
-- before `started`: the body has not begun; the message goes back without blame;
-- after `started`, before `finished`: the body is a suspect, although it may not have reached its first line;
-- after `finished`, before the outbox's tail: finished without an outcome; nobody is blamed;
-- after the tail, before `settled`: the outcome is in the outbox *and* its entry is still in the ring.
-  `report` leaves such entries out, so that what is in the outbox is never in the ring.
-
-Limits: `entries` per runner, `OUTBOX_BYTES` for all frames. `put_settle` says False for a frame that finds no
-room; the child then starts nothing until the broker has acknowledged it, so that its entries are not
-overwritten (the consumer keeps this rule). The file's blocks are allocated at its making: a full disk is an
-OSError there, and not a SIGBUS later.
-"""
+"""What others do with a child's page: stamp it, read it, report what it says, remove it (see `page_layout.py`)."""
 
 from __future__ import annotations
 
 import mmap
 import os
-import urllib.parse
-from collections import deque
 from collections.abc import Collection
 from pathlib import Path
 
 import msgspec
 
-from .processes import ProcessName, process_name, still_runs
+from .message import Outcome
+from .page_layout import (
+    FLAG_ORDERLY,
+    FRAME_HEADER_BYTES,
+    HEADER_BYTES,
+    HEADER_WORDS,
+    MAGIC,
+    NODE_AT,
+    PENDING_BYTES,
+    PENDING_NUMBER,
+    RING_ENTRIES_AT,
+    RING_FINISHED,
+    RING_SETTLED,
+    RING_STARTED,
+    RUNNERS_MAX,
+    SESSION_AT,
+    SKIP,
+    TEXT_BYTES_MAX,
+    VERSION,
+    WORD_BOOT,
+    WORD_ENTRIES,
+    WORD_FLAGS,
+    WORD_HEARD,
+    WORD_INCARNATION,
+    WORD_MAGIC,
+    WORD_NODE_BYTES,
+    WORD_OUTBOX_BYTES,
+    WORD_OUTBOX_HEAD,
+    WORD_OUTBOX_TAIL,
+    WORD_PENDING_COUNT,
+    WORD_PID,
+    WORD_RUNNERS,
+    WORD_SESSION_BYTES,
+    WORD_STARTED_AT,
+    WORD_VERSION,
+    page_path,
+    ring_entries,
+)
+from .processes import ProcessName, still_runs
 from .verbs import Report, RingEntry, Settle
 
-MAGIC = 0x47524E5250414745
-VERSION = 1
-
-#: Room for settles under way: half a second's worth at full speed, and for a result of almost a frame's size.
-OUTBOX_BYTES = 1 << 20
-#: Ring entries of all runners together; a single runner gets `RING_ENTRIES_MAX` of them at most.
-RING_ENTRIES_TOTAL = 1 << 16
-RING_ENTRIES_MAX = 1024
-RING_ENTRIES_MIN = 32
-RUNNERS_MAX = 4096
-
-_HEADER_BYTES = 4096
-_HEADER_WORDS = _HEADER_BYTES // 8
-_TEXT_BYTES_MAX = 1024
-_SESSION_AT = 1024
-_NODE_AT = 2048
-
-# Words of the header.
-_MAGIC, _VERSION, _PID, _STARTED_AT, _BOOT, _INCARNATION, _FLAGS, _HEARD = range(8)
-_RUNNERS, _ENTRIES, _OUTBOX_BYTES, _OUTBOX_HEAD, _OUTBOX_TAIL, _SESSION_BYTES, _NODE_BYTES = range(8, 15)
-
-_FLAG_ORDERLY = 1
-
-# Words before each runner's ring.
-_STARTED, _FINISHED, _SETTLED, _RING = 0, 1, 2, 4
-
-#: In place of a frame's number: nothing here, the next frame is at the start of the outbox.
-_SKIP = (1 << 64) - 1
-_FRAME_HEADER_BYTES = 16
+__all__ = [
+    "DamagedPage",
+    "HeardStamp",
+    "PageContents",
+    "page_path",
+    "read_page",
+    "read_pages",
+    "remove_page",
+]
 
 _settle_decoder = msgspec.msgpack.Decoder(Settle)
-
-
-class RunnerMarks:
-    """One runner's ring. Its own thread marks started and finished; `settled` belongs to who puts settles."""
-
-    __slots__ = ("_base", "_finished", "_mask", "_ring", "_settled", "_started", "_words")
-
-    def __init__(self, words: memoryview[int], base: int, entries: int) -> None:
-        self._words = words
-        self._base = base
-        self._ring = base + _RING
-        self._mask = entries - 1
-        self._started = 0
-        self._finished = 0
-        self._settled = 0
-
-    def started(self, position: int, lease: int) -> None:
-        """Mark a delivery as started. Its body must not have begun."""
-        words = self._words
-        count = self._started
-        at = self._ring + ((count & self._mask) << 1)
-        words[at] = position
-        words[at + 1] = lease
-        # The last store: from here on the body is a suspect if the process dies.
-        self._started = words[self._base] = count + 1
-
-    def finished(self) -> None:
-        """Mark the delivery that was started last as finished."""
-        self._finished = self._words[self._base + _FINISHED] = self._finished + 1
-
-    def settled(self, count: int = 1) -> None:
-        """The outcomes of the `count` oldest entries are in the outbox, or acknowledged by the broker."""
-        self._settled = self._words[self._base + _SETTLED] = self._settled + count
-
-
-class Page:
-    """A child's own page, open for its marks."""
-
-    def __init__(self, path: str, memory: mmap.mmap, runners: int, entries: int, outbox_bytes: int) -> None:
-        """Use `Page.create`."""
-        self.path = path
-        self.entries = entries
-        self._memory = memory
-        self._bytes = memoryview(memory)
-        self._words: memoryview[int] = self._bytes.cast("Q")
-        stride = _RING + 2 * entries
-        self.runners = [RunnerMarks(self._words, _HEADER_WORDS + n * stride, entries) for n in range(runners)]
-        self._outbox_at = _HEADER_BYTES + runners * stride * 8
-        self._outbox_bytes = outbox_bytes
-        self._head = 0
-        self._tail = 0
-        #: (number, end of its frame) of each frame in the outbox.
-        self._frames: deque[tuple[int, int]] = deque()
-
-    @classmethod
-    def create(
-        cls,
-        path: str,
-        *,
-        session: str,
-        node: str,
-        incarnation: int,
-        runners: int,
-        heard: int,
-        outbox_bytes: int = OUTBOX_BYTES,
-    ) -> Page:
-        """Make the page of this process. `heard`: boot microseconds, until the parent stamps it.
-
-        It appears under its name only once its header is whole. Raises OSError (a page of this name exists,
-        the disk is full) and ValueError (a name is too long, too many runners).
-        """
-        if not 1 <= runners <= RUNNERS_MAX:
-            raise ValueError(f"a page holds 1 to {RUNNERS_MAX} runners, {runners} were asked for")
-        if outbox_bytes % 8 or outbox_bytes < 4096:
-            raise ValueError(f"an outbox is a multiple of 8 bytes and at least 4096, not {outbox_bytes}")
-        entries = ring_entries(runners)
-        texts = (_text("session", session), _text("node", node))
-        size = _HEADER_BYTES + runners * (_RING + 2 * entries) * 8 + outbox_bytes
-        unfinished = f"{path}.new"
-        file = os.open(unfinished, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        try:
-            _allocate(file, size)
-            memory = mmap.mmap(file, size)
-            page = cls(path, memory, runners, entries, outbox_bytes)
-            page._write_header(texts, process_name(os.getpid()), incarnation, heard)
-            # Not replace: a page that stands under this name is somebody's evidence.
-            os.link(unfinished, path)
-        finally:
-            os.close(file)
-            os.unlink(unfinished)
-        return page
-
-    def _write_header(self, texts: tuple[bytes, bytes], process: ProcessName, incarnation: int, heard: int) -> None:
-        words = self._words
-        words[_VERSION] = VERSION
-        words[_PID] = process.pid
-        words[_STARTED_AT] = process.started_at
-        words[_BOOT] = process.boot
-        words[_INCARNATION] = incarnation
-        words[_HEARD] = heard
-        words[_RUNNERS] = len(self.runners)
-        words[_ENTRIES] = self.entries
-        words[_OUTBOX_BYTES] = self._outbox_bytes
-        for text, at, length in zip(texts, (_SESSION_AT, _NODE_AT), (_SESSION_BYTES, _NODE_BYTES), strict=True):
-            self._bytes[at : at + len(text)] = text
-            words[length] = len(text)
-        words[_MAGIC] = MAGIC
-
-    def heard(self) -> int:
-        """When the node last heard its broker, in boot microseconds, as its parent stamped it."""
-        return self._words[_HEARD]
-
-    def mark_started(self, runner: int, position: int, lease: int) -> None:
-        """`runners[runner].started(position, lease)`; a hot loop keeps the runner's marks instead."""
-        self.runners[runner].started(position, lease)
-
-    def mark_finished(self, runner: int) -> None:
-        """`runners[runner].finished()`."""
-        self.runners[runner].finished()
-
-    def mark_orderly(self) -> None:
-        """From now on nothing that runs is to blame for the end of this process: it was asked to stop."""
-        self._words[_FLAGS] |= _FLAG_ORDERLY
-
-    def put_settle(self, number: int, frame: bytes) -> bool:
-        """Keep an encoded `Settle` until `drop_settles`; its number is above all before it.
-
-        False, and nothing is changed, when the outbox has no room for it.
-        """
-        size = self._outbox_bytes
-        need = _FRAME_HEADER_BYTES + ((len(frame) + 7) & ~7)
-        at = self._tail % size
-        skipped = size - at if need > size - at else 0
-        if self._tail + skipped + need - self._head > size:
-            return False
-        if skipped:
-            self._words[(self._outbox_at + at) >> 3] = _SKIP
-            at = 0
-        start = self._outbox_at + at
-        words = self._words
-        words[start >> 3] = number
-        words[(start >> 3) + 1] = len(frame)
-        start += _FRAME_HEADER_BYTES
-        self._bytes[start : start + len(frame)] = frame
-        self._tail += skipped + need
-        # The last store: a frame that is cut off by the process's end is not there.
-        words[_OUTBOX_TAIL] = self._tail
-        self._frames.append((number, self._tail))
-        return True
-
-    def drop_settles(self, up_to: int) -> None:
-        """The broker has acknowledged every settle up to this number."""
-        frames = self._frames
-        if not frames or frames[0][0] > up_to:
-            return
-        while frames and frames[0][0] <= up_to:
-            self._head = frames.popleft()[1]
-        self._words[_OUTBOX_HEAD] = self._head
-
-    def close(self) -> None:
-        """Let go of the memory; the file stays until it was reported."""
-        self._words.release()
-        self._bytes.release()
-        self._memory.close()
+_outcome_decoder = msgspec.msgpack.Decoder(Outcome)
 
 
 class HeardStamp:
@@ -250,17 +71,17 @@ class HeardStamp:
         """Open a page that its child has made. Raises OSError if there is none, ValueError if it is none."""
         file = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         try:
-            self._memory = mmap.mmap(file, _HEADER_BYTES)
+            self._memory = mmap.mmap(file, HEADER_BYTES)
         finally:
             os.close(file)
         self._words: memoryview[int] = memoryview(self._memory).cast("Q")
-        if self._words[_MAGIC] != MAGIC:
+        if self._words[WORD_MAGIC] != MAGIC:
             self.close()
             raise ValueError(f"{path} is not the page of a child")
 
     def stamp(self, boot: int) -> None:
         """The broker was heard at this boot time (microseconds)."""
-        self._words[_HEARD] = boot
+        self._words[WORD_HEARD] = boot
 
     def close(self) -> None:
         """Let go of the memory."""
@@ -286,6 +107,9 @@ class PageContents(msgspec.Struct, frozen=True):
     process: ProcessName
     orderly: bool
     heard: int
+    #: Bodies that were ever started.
+    started: int
+    #: What was pending is the last of them, with the number `PENDING_NUMBER`.
     outbox: list[Settle]
     ring: list[RingEntry]
 
@@ -321,19 +145,6 @@ class PageContents(msgspec.Struct, frozen=True):
             orderly=self.orderly,
             node_lost=node_lost,
         )
-
-
-def ring_entries(runners: int) -> int:
-    """Entries of each runner's ring, a power of two."""
-    entries = RING_ENTRIES_MAX
-    while entries > RING_ENTRIES_MIN and entries * runners > RING_ENTRIES_TOTAL:
-        entries //= 2
-    return entries
-
-
-def page_path(folder: str | os.PathLike[str], node: str, incarnation: int, number: int) -> str:
-    """Where a child's page is: in the node's runtime folder, named by node, incarnation and child number."""
-    return os.path.join(folder, f"{urllib.parse.quote(node, safe='@')}.{incarnation}.{number}.page")
 
 
 def read_page(path: str) -> PageContents | DamagedPage:
@@ -385,66 +196,59 @@ def remove_page(path: str) -> None:
     Path(f"{path}.new").unlink(missing_ok=True)
 
 
-def _text(what: str, text: str) -> bytes:
-    encoded = text.encode()
-    if len(encoded) > _TEXT_BYTES_MAX:
-        raise ValueError(f"the {what} of a page is at most {_TEXT_BYTES_MAX} bytes, this one has {len(encoded)}")
-    return encoded
-
-
-def _allocate(file: int, size: int) -> None:
-    if hasattr(os, "posix_fallocate"):
-        os.posix_fallocate(file, 0, size)
-    else:
-        # No such call on macOS: written zeros take the blocks as well.
-        os.write(file, bytes(size))
-
-
 def _contents(path: str, raw: bytes) -> PageContents:
-    if len(raw) < _HEADER_BYTES or len(raw) % 8:
+    if len(raw) < HEADER_BYTES or len(raw) % 8:
         raise ValueError(f"a file of {len(raw)} bytes is no page")
     words: memoryview[int] = memoryview(raw).cast("Q")
-    if words[_MAGIC] != MAGIC:
+    if words[WORD_MAGIC] != MAGIC:
         raise ValueError("it does not begin like a page")
-    if words[_VERSION] != VERSION:
-        raise ValueError(f"a page of version {words[_VERSION]}; this release reads version {VERSION}")
-    runners, entries, outbox_bytes = words[_RUNNERS], words[_ENTRIES], words[_OUTBOX_BYTES]
-    stride = _RING + 2 * entries
-    outbox_at = _HEADER_BYTES + runners * stride * 8
-    if not 1 <= runners <= RUNNERS_MAX or entries != ring_entries(runners) or outbox_at + outbox_bytes != len(raw):
+    if words[WORD_VERSION] != VERSION:
+        raise ValueError(f"a page of version {words[WORD_VERSION]}; this release reads version {VERSION}")
+    runners, entries, outbox_bytes = words[WORD_RUNNERS], words[WORD_ENTRIES], words[WORD_OUTBOX_BYTES]
+    stride = RING_ENTRIES_AT + 2 * entries
+    outbox_at = HEADER_BYTES + runners * stride * 8
+    if (
+        not 1 <= runners <= RUNNERS_MAX
+        or entries != ring_entries(runners)
+        or outbox_at + outbox_bytes + PENDING_BYTES != len(raw)
+    ):
         raise ValueError(f"{runners} rings of {entries} entries and {outbox_bytes} bytes of outbox do not fit it")
     outbox = _read_outbox(words, raw, outbox_at, outbox_bytes)
+    pending = _read_pending(words, raw, outbox_at + outbox_bytes)
+    if pending:
+        outbox.append(Settle(PENDING_NUMBER, pending))
     settled = {(outcome.position, outcome.lease) for settle in outbox for outcome in settle.outcomes}
     ring = [
         entry
         for n in range(runners)
-        for entry in _read_ring(words, _HEADER_WORDS + n * stride, entries)
+        for entry in _read_ring(words, HEADER_WORDS + n * stride, entries)
         if (entry.position, entry.lease) not in settled
     ]
     return PageContents(
         path=path,
-        session=_read_text(raw, _SESSION_AT, words[_SESSION_BYTES]),
-        node=_read_text(raw, _NODE_AT, words[_NODE_BYTES]),
-        incarnation=words[_INCARNATION],
-        process=ProcessName(words[_PID], words[_STARTED_AT], words[_BOOT]),
-        orderly=bool(words[_FLAGS] & _FLAG_ORDERLY),
-        heard=words[_HEARD],
+        session=_read_text(raw, SESSION_AT, words[WORD_SESSION_BYTES]),
+        node=_read_text(raw, NODE_AT, words[WORD_NODE_BYTES]),
+        incarnation=words[WORD_INCARNATION],
+        process=ProcessName(words[WORD_PID], words[WORD_STARTED_AT], words[WORD_BOOT]),
+        orderly=bool(words[WORD_FLAGS] & FLAG_ORDERLY),
+        heard=words[WORD_HEARD],
+        started=sum(words[HEADER_WORDS + n * stride + RING_STARTED] for n in range(runners)),
         outbox=outbox,
         ring=ring,
     )
 
 
 def _read_text(raw: bytes, at: int, length: int) -> str:
-    if length > _TEXT_BYTES_MAX:
+    if length > TEXT_BYTES_MAX:
         raise ValueError(f"a name of {length} bytes in its header")
     return raw[at : at + length].decode()
 
 
 def _read_ring(words: memoryview[int], base: int, entries: int) -> list[RingEntry]:
-    started, finished, settled = words[base + _STARTED], words[base + _FINISHED], words[base + _SETTLED]
+    started, finished, settled = words[base + RING_STARTED], words[base + RING_FINISHED], words[base + RING_SETTLED]
     if not settled <= finished <= started:
         raise ValueError(f"a ring that has {started} started, {finished} finished and {settled} settled")
-    ring = base + _RING
+    ring = base + RING_ENTRIES_AT
     return [
         RingEntry(
             position=words[ring + ((count & (entries - 1)) << 1)],
@@ -455,24 +259,35 @@ def _read_ring(words: memoryview[int], base: int, entries: int) -> list[RingEntr
     ]
 
 
+def _read_pending(words: memoryview[int], raw: bytes, at: int) -> list[Outcome]:
+    outcomes: list[Outcome] = []
+    for _ in range(words[WORD_PENDING_COUNT]):
+        if at + 8 > len(raw) or words[at >> 3] > len(raw) - at - 8:
+            raise ValueError(f"{words[WORD_PENDING_COUNT]} pending outcomes that pass the end")
+        end = at + 8 + words[at >> 3]
+        outcomes.append(_outcome_decoder.decode(raw[at + 8 : end]))
+        at = (end + 7) & ~7
+    return outcomes
+
+
 def _read_outbox(words: memoryview[int], raw: bytes, outbox_at: int, outbox_bytes: int) -> list[Settle]:
-    head, tail = words[_OUTBOX_HEAD], words[_OUTBOX_TAIL]
+    head, tail = words[WORD_OUTBOX_HEAD], words[WORD_OUTBOX_TAIL]
     if not head <= tail <= head + outbox_bytes or outbox_bytes % 8:
         raise ValueError(f"an outbox from {head} to {tail} in {outbox_bytes} bytes")
     settles: list[Settle] = []
     while head < tail:
         at = head % outbox_bytes
         word = (outbox_at + at) >> 3
-        if words[word] == _SKIP:
+        if words[word] == SKIP:
             head += outbox_bytes - at
             continue
         length = words[word + 1]
-        if length > outbox_bytes - at - _FRAME_HEADER_BYTES:
+        if length > outbox_bytes - at - FRAME_HEADER_BYTES:
             raise ValueError(f"a settle of {length} bytes at {at} in an outbox of {outbox_bytes}")
-        start = outbox_at + at + _FRAME_HEADER_BYTES
+        start = outbox_at + at + FRAME_HEADER_BYTES
         settle = _settle_decoder.decode(raw[start : start + length])
         if settle.number != words[word]:
             raise ValueError(f"settle {settle.number} stands where {words[word]} was written")
         settles.append(settle)
-        head += _FRAME_HEADER_BYTES + ((length + 7) & ~7)
+        head += FRAME_HEADER_BYTES + ((length + 7) & ~7)
     return settles

@@ -19,19 +19,23 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from greenroom.transport.message import Outcome, State
 from greenroom.transport.page import (
-    RING_ENTRIES_MAX,
-    RING_ENTRIES_MIN,
-    RUNNERS_MAX,
     DamagedPage,
     HeardStamp,
-    Page,
     PageContents,
     page_path,
     read_page,
     read_pages,
     remove_page,
+)
+from greenroom.transport.page_layout import (
+    PENDING_BYTES,
+    PENDING_NUMBER,
+    RING_ENTRIES_MAX,
+    RING_ENTRIES_MIN,
+    RUNNERS_MAX,
     ring_entries,
 )
+from greenroom.transport.page_marks import Page
 from greenroom.transport.verbs import Settle
 
 
@@ -112,6 +116,38 @@ def test_d14_the_same_position_under_another_lease_stays_in_the_ring(tmp_path: P
     assert page.put_settle(1, settle(1, 5, lease=1))
     page.mark_started(0, 5, 2)
     assert ring(page) == [(5, 2, False)]
+
+
+def test_d13_a_pending_outcome_survives_before_any_settle_was_made(tmp_path: Path) -> None:
+    page = make_page(tmp_path)
+    page.mark_started(0, 1, 9)
+    assert page.pend(msgspec.msgpack.encode(Outcome(1, 9, State.SUCCESS, 5, b"r")))
+    read = contents(page)
+    assert read.ring == []
+    assert read.started == 1
+    assert [(one.number, [(o.position, o.result) for o in one.outcomes]) for one in read.outbox] == [
+        (PENDING_NUMBER, [(1, b"r")])
+    ]
+    page.mark_finished(0)
+    assert page.put_settle(1, settle(1, 1))
+    page.clear_pending()
+    page.runners[0].settled(1)
+    assert [one.number for one in contents(page).outbox] == [1]
+
+
+def test_an_outcome_that_finds_no_room_among_the_pending_changes_nothing(tmp_path: Path) -> None:
+    page = make_page(tmp_path)
+    small = msgspec.msgpack.encode(Outcome(1, 9, State.SUCCESS))
+    large = msgspec.msgpack.encode(Outcome(2, 9, State.SUCCESS, 0, bytes(PENDING_BYTES)))
+    room = PENDING_BYTES - (len(large) - PENDING_BYTES) - 8
+    assert not page.pend(msgspec.msgpack.encode(Outcome(3, 9, State.SUCCESS, 0, bytes(room + 1))))
+    assert page.pend(msgspec.msgpack.encode(Outcome(3, 9, State.SUCCESS, 0, bytes(room))))
+    before = contents(page)
+    assert not page.pend(small)
+    assert contents(page) == before
+    page.clear_pending()
+    assert page.pend(small)
+    assert [outcome.position for outcome in contents(page).outbox[0].outcomes] == [1]
 
 
 def test_an_orderly_end_is_told(tmp_path: Path) -> None:
@@ -195,7 +231,7 @@ def test_a_page_with_any_flipped_header_word_never_raises(tmp_path: Path) -> Non
     assert page.put_settle(1, settle(1, 1))
     raw = Path(page.path).read_bytes()
     path = tmp_path / "flipped.page"
-    for word in (*range(15), 512, 513, 514):
+    for word in (*range(16), 512, 513, 514):
         for value in (0, 1, 2**63, 2**64 - 1):
             changed = bytearray(raw)
             changed[word * 8 : word * 8 + 8] = value.to_bytes(8, sys.byteorder)
@@ -297,7 +333,7 @@ CHILD = """
 import os, signal, sys
 import msgspec
 from greenroom.transport.message import Outcome
-from greenroom.transport.page import Page
+from greenroom.transport.page_marks import Page
 from greenroom.transport.verbs import Settle
 
 page = Page.create(sys.argv[1], session="n/1", node="n", incarnation=1, runners=1, heard=0)
