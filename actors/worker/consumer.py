@@ -117,6 +117,7 @@ class Consumer:
         #: Actors (by mailbox) whose message runs, and what else waits for them.
         self._actors: dict[str, deque[Held]] = {}
         self._outcomes: list[Outcome] = []
+        self._encoded: list[bytes] = []
         self._runners: list[int] = []
         self._outcome_bytes = 0
         self._oldest_outcome = 0
@@ -154,8 +155,11 @@ class Consumer:
             held.expired = True
         return held
 
-    def finished(self, outcome: Outcome, boot: int, runner: int = 0) -> bool:
-        """Take what became of this runner's body. True: send what `take_settle` has now."""
+    def finished(self, outcome: Outcome, encoded: bytes, boot: int, runner: int = 0) -> bool:
+        """Take what became of this runner's body, also as it goes on the wire.
+
+        True: send what `take_settle` has now.
+        """
         held = self._running[runner]
         assert held is not None, "a runner that ran nothing has an outcome"
         assert held.delivery.position == outcome.position, "an outcome for another delivery than the runner's"
@@ -166,9 +170,10 @@ class Consumer:
         if not outcomes:
             self._oldest_outcome = boot
         outcomes.append(outcome)
+        self._encoded.append(encoded)
         if self.settings.slots > 1:
             self._runners.append(runner)
-        self._outcome_bytes += outcome_bytes(outcome)
+        self._outcome_bytes += len(encoded)
         if held.delivery.envelope.kind or self._again:
             self._release(held)
         self._done += 1
@@ -190,8 +195,9 @@ class Consumer:
             return None
         if self._outcome_bytes > FRAME_BYTES_GOAL and len(self._outcomes) > 1:
             return self._take_part()
-        batch = Batch(self._outcomes, self._runners)
+        batch = Batch(self._encoded, self._runners)
         self._outcomes = []
+        self._encoded = []
         self._runners = []
         self._outcome_bytes = 0
         if self.stopping is None:
@@ -209,7 +215,7 @@ class Consumer:
         """
         self.window.settle_sent(number, boot)
         self._number = number
-        runners = batch.runners or [0] * len(batch.outcomes)
+        runners = batch.runners or [0] * len(batch.encoded)
         if placed and not self._unplaced:
             return runners
         # Behind an outcome without a place all wait: a ring is settled from its oldest entry on.
@@ -463,22 +469,12 @@ class Consumer:
     def _take_part(self) -> Batch:
         """As many of the oldest outcomes as make one frame, and at least one."""
         count = size = 0
-        for outcome in self._outcomes:
-            if count and size + outcome_bytes(outcome) > FRAME_BYTES_GOAL:
+        for encoded in self._encoded:
+            if count and size + len(encoded) > FRAME_BYTES_GOAL:
                 break
-            size += outcome_bytes(outcome)
+            size += len(encoded)
             count += 1
-        batch = Batch(self._outcomes[:count], self._runners[:count])
-        del self._outcomes[:count], self._runners[:count]
+        batch = Batch(self._encoded[:count], self._runners[:count])
+        del self._outcomes[:count], self._encoded[:count], self._runners[:count]
         self._outcome_bytes -= size
         return batch
-
-
-def outcome_bytes(outcome: Outcome) -> int:
-    """About how long an outcome is on the wire."""
-    size = 40 + len(outcome.result)
-    if outcome.retry is not None:
-        size += len(outcome.retry.envelope.body) + 512
-    if outcome.follows is not None:
-        size += sum(len(one.body) + 512 for follow in outcome.follows for one in follow.messages)
-    return size

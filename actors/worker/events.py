@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from ...transport.message import Delivery, Outcome
+from ...transport.message import Delivery
 from ...transport.verbs import ChildKind, FromBroker, TaskPolicy, ToBroker
 
 
@@ -39,9 +39,9 @@ class Held(msgspec.Struct, gc=False):
 
 
 class Batch(msgspec.Struct, gc=False):
-    """Outcomes for one Settle. `runners`: whose they are, one each in order; empty: all are runner 0's."""
+    """Encoded outcomes for one Settle. `runners`: whose they are, one each in order; empty: all are runner 0's."""
 
-    outcomes: list[Outcome]
+    encoded: list[bytes]
     runners: list[int]
     #: The window to tell the broker with it, if it has changed enough.
     credit: int | None = None

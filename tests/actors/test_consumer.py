@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import msgspec
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -46,6 +47,9 @@ from greenroom.transport.verbs import (
     Started,
     TaskPolicy,
 )
+
+encode = msgspec.msgpack.Encoder().encode
+decode = msgspec.msgpack.Decoder(Outcome).decode
 
 START = 1_000_000_000
 
@@ -115,7 +119,7 @@ class Rig:
         self.boot += took
         self.heard = max(self.heard, self.boot - 1000)
         outcome = Outcome(held.delivery.position, held.lease, State.SUCCESS, took, result)
-        return self.consumer.finished(outcome, self.boot, runner)
+        return self.consumer.finished(outcome, encode(outcome), self.boot, runner)
 
     def settle(self, placed: bool = True) -> tuple[Batch, list[int] | None]:
         batch = self.consumer.take_settle()
@@ -134,7 +138,11 @@ def attached(**options: int) -> Rig:
 
 
 def positions(batch: Batch) -> list[int]:
-    return [outcome.position for outcome in batch.outcomes]
+    return [outcome.position for outcome in outcomes(batch)]
+
+
+def outcomes(batch: Batch) -> list[Outcome]:
+    return [decode(encoded) for encoded in batch.encoded]
 
 
 def test_deliveries_are_run_in_order_and_settled_when_nothing_waits() -> None:
@@ -405,7 +413,7 @@ def test_what_runs_here_already_waits_for_the_end_of_that_run() -> None:
     assert rig.next(0) == 1
     rig.finish(0)
     batch, _ = rig.settle()
-    assert [(outcome.position, outcome.lease) for outcome in batch.outcomes] == [(1, 1), (1, 2)]
+    assert [(outcome.position, outcome.lease) for outcome in outcomes(batch)] == [(1, 1), (1, 2)]
 
 
 def test_a_newer_lease_replaces_an_older_one_that_waits() -> None:
@@ -709,17 +717,17 @@ class ConsumerMachine(RuleBasedStateMachine):
         batch = self.rig.consumer.take_settle()
         if batch is None:
             return
-        assert 0 < len(batch.outcomes) <= self.rig.outcomes_max + self.slots
+        assert 0 < len(batch.encoded) <= self.rig.outcomes_max + self.slots
         self.rig.number += 1
         marks = self.rig.consumer.sent(self.rig.number, batch, placed, self.rig.boot)
-        runners = [0] * len(batch.outcomes) if not batch.runners else batch.runners
+        runners = [0] * len(batch.encoded) if not batch.runners else batch.runners
         if not placed or self.unplaced:
             self.unplaced.append(self.rig.number)
             assert marks is None
         else:
             assert marks == runners
         self.unapplied.append(self.rig.number)
-        for outcome, runner in zip(batch.outcomes, runners, strict=True):
+        for outcome, runner in zip(outcomes(batch), runners, strict=True):
             key = (outcome.position, outcome.lease)
             assert self.started.pop(key) == runner
             assert key not in self.over, "settled twice, or given back and settled"
@@ -793,6 +801,6 @@ def test_an_outcome_for_another_delivery_is_refused_and_changes_nothing() -> Non
     rig.deliver(1)
     rig.next()
     with pytest.raises(AssertionError, match="another delivery"):
-        rig.consumer.finished(Outcome(2, 1, State.SUCCESS), rig.boot)
+        rig.consumer.finished(Outcome(2, 1, State.SUCCESS), b"", rig.boot)
     assert [held.delivery.position for held in rig.consumer.running] == [1]
     assert isinstance(rig.consumer.running[0], Held)
