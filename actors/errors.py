@@ -197,9 +197,7 @@ class MaxRetriesExceededError(TaskError):
     `task_args` and `task_kwargs` are the task's arguments.
     """
 
-    def __init__(
-        self, *args: Any, task_args: Sequence[Any] = (), task_kwargs: Mapping[str, Any] | None = None
-    ) -> None:
+    def __init__(self, *args: Any, task_args: Sequence[Any] = (), task_kwargs: Mapping[str, Any] | None = None) -> None:
         self.task_args = task_args
         self.task_kwargs = dict(task_kwargs or {})
         super().__init__(*args)
@@ -385,9 +383,7 @@ class UnpickleableExceptionWrapper(GreenroomError):
     `exc_module`, `exc_cls_name` and `exc_args` describe the original, and `str()` is its text.
     """
 
-    def __init__(
-        self, exc_module: str, exc_cls_name: str, exc_args: tuple[Any, ...], text: str | None = None
-    ) -> None:
+    def __init__(self, exc_module: str, exc_cls_name: str, exc_args: tuple[Any, ...], text: str | None = None) -> None:
         self.exc_module = exc_module
         self.exc_cls_name = exc_cls_name
         self.exc_args = tuple(item if isinstance(item, _PLAIN) else _safe_repr(item) for item in exc_args)

@@ -170,9 +170,7 @@ def loads(data: bytes) -> object:
     hook = _read_array if _MARK_START in data else None
     value: object
     try:
-        value = _unpackb(
-            data, ext_hook=_read_extension, list_hook=hook, strict_map_key=False, timestamp=_AS_DATETIME
-        )
+        value = _unpackb(data, ext_hook=_read_extension, list_hook=hook, strict_map_key=False, timestamp=_AS_DATETIME)
     except UnicodeDecodeError:
         value = _unpackb(
             data,

@@ -80,9 +80,7 @@ def explain(culprit: Culprit, serializer: str) -> EncodeError:
 
 def _is_nesting(error: Exception) -> bool:
     # The libraries tell these two apart from other errors by their text alone.
-    return isinstance(error, RecursionError) or str(error).startswith(
-        ("recursion limit", "Circular reference")
-    )
+    return isinstance(error, RecursionError) or str(error).startswith(("recursion limit", "Circular reference"))
 
 
 _KNOWN = (bool, int, float, str, bytes, tuple, list, dict)
