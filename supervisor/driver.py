@@ -191,9 +191,7 @@ class SupervisorDriver:
         parent, name = _split(path)
         return self._ask(parent, lambda number: RemoveChild(number, name))
 
-    def monitor(
-        self, path: str, callback: Callable[[ChildDown], None], *, incarnation: int | None = None
-    ) -> int:
+    def monitor(self, path: str, callback: Callable[[ChildDown], None], *, incarnation: int | None = None) -> int:
         """Call `callback` once, in the driver's thread, when a child is down for good, or, with
         `incarnation`, when that one has ended; soon if it is so already. Return a number for `demonitor`.
         """
@@ -235,9 +233,9 @@ class SupervisorDriver:
                 self._step()
             reason = self._root_reason
         except BaseException:
-            # Whoever waits for the tree learns of it by the reason; only here is it known why.
+            # Whoever waits for the tree learns of it by the reason, and the log of why. It is not raised
+            # again: there is nobody above in this thread.
             _log.critical("the driver of a supervisor failed; its children run unwatched", exc_info=True)
-            raise
         finally:
             self._end(reason)
 

@@ -76,18 +76,14 @@ class Requests:
 
     def _restart(self, request: RestartChild, child: Child, now: int) -> None:
         if child.state is not ChildState.IDLE:
-            self._moves.refuse(
-                request.request, f"child {request.name!r} is {child.state}; terminate it first"
-            )
+            self._moves.refuse(request.request, f"child {request.name!r} is {child.state}; terminate it first")
             return
         child.start_request = request.request
         self._moves.begin(child, now)
 
     def _delete(self, request: DeleteChild, child: Child) -> None:
         if child.state is not ChildState.IDLE:
-            self._moves.refuse(
-                request.request, f"child {request.name!r} is {child.state}; terminate it first"
-            )
+            self._moves.refuse(request.request, f"child {request.name!r} is {child.state}; terminate it first")
             return
         self._moves.delete(child)
         self._moves.reply(request.request, child.incarnation)

@@ -24,9 +24,7 @@ class ChildRun:
 
     __slots__ = ("_post", "incarnation", "path", "spec")
 
-    def __init__(
-        self, path: str, spec: ChildSpec, incarnation: int, post: Callable[[SupervisorEvent], None]
-    ) -> None:
+    def __init__(self, path: str, spec: ChildSpec, incarnation: int, post: Callable[[SupervisorEvent], None]) -> None:
         """Report by `post`, which must be safe to call from any thread."""
         self.path = path
         self.spec = spec

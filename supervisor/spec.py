@@ -131,8 +131,7 @@ class ChildSpec:
         if shutdown is None:
             shutdown = "infinity" if nested else DEFAULT_SHUTDOWN_SECONDS
         _check_shutdown(where, shutdown)
-        if backoff is not None and not isinstance(backoff, Backoff):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise SpecError(f"{where}: backoff must be a Backoff or None, not {backoff!r}")
+        _check_instance(where, "backoff", backoff, (Backoff, type(None)), "a Backoff or None")
         if significant and restart == "permanent":
             raise SpecError(
                 f"{where}: a permanent child always comes back, so it cannot be significant; "
@@ -231,10 +230,7 @@ class Supervisor:
 
     def check_child(self, child: ChildSpec) -> None:
         """Raise `SpecError` if this child cannot live under the rules of this supervisor."""
-        if not isinstance(child, ChildSpec):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise SpecError(
-                f"supervisor: a child must be a ChildSpec, not {child!r}; wrap it in ChildSpec(...)"
-            )
+        _check_instance("supervisor", "a child", child, (ChildSpec,), "a ChildSpec(...)")
         if child.significant and self.auto_shutdown == "never":
             raise SpecError(
                 f"child {child.name!r}: it is significant, but its supervisor has auto_shutdown='never'; "
@@ -265,6 +261,11 @@ def _check_integer(option: str, value: object, least: int, most: int) -> None:
         raise SpecError(f"supervisor: {option} must be a whole number from {least} to {most}, not {value!r}")
 
 
+def _check_instance(where: str, option: str, value: object, kinds: tuple[type, ...], wanted: str) -> None:
+    if not isinstance(value, kinds):
+        raise SpecError(f"{where}: {option} must be {wanted}, not {value!r}")
+
+
 def _check_choice(where: str, option: str, value: object, choices: tuple[str, ...]) -> None:
     if value not in choices:
         allowed = ", ".join(repr(choice) for choice in choices)
@@ -275,14 +276,11 @@ def _check_shutdown(where: str, value: object) -> None:
     if value in ("infinity", "brutal_kill"):
         return
     if not _is_number(value) or value < 0:  # type: ignore[operator]
-        raise SpecError(
-            f"{where}: shutdown must be a number of seconds, 'infinity' or 'brutal_kill', not {value!r}"
-        )
+        raise SpecError(f"{where}: shutdown must be a number of seconds, 'infinity' or 'brutal_kill', not {value!r}")
 
 
 def _check_name(name: object) -> None:
     if not isinstance(name, str) or not name or "/" in name or len(name) > NAME_CHARACTERS_MAX:
         raise SpecError(
-            f"the name of a child must be a text of 1 to {NAME_CHARACTERS_MAX} characters without '/', "
-            f"not {name!r}"
+            f"the name of a child must be a text of 1 to {NAME_CHARACTERS_MAX} characters without '/', not {name!r}"
         )

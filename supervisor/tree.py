@@ -15,8 +15,8 @@ The supervisor is
   living members are stopped, last first, then all are started in order. With a delay, the members are
   stopped at once and the attempt is made when it is over. A start that fails in an attempt leaves those
   before it up and is the next attempt, made at a `Tick`, never in the same step, so that a request to stop
-  can come between. An end outside the group in the meantime makes a new group of its own; under
-  rest_for_one and one_for_all whatever still waits is part of it.
+  can come between. An end before the group in the meantime makes a larger group of it; one after it, of a
+  child started by request, is taken along.
 * *stopping*: because it was asked to, gave up, or a significant child ended. Children are stopped one by
   one, last first, each within its own budget and then killed; a dynamic supervisor's at once, under the
   longest of their budgets. Nothing is started any more.
@@ -349,9 +349,7 @@ class SupervisorMachine:
         else:
             self._moves.settle(child)
         if child.spec.significant:
-            others_left = any(
-                other.spec.significant and other.state is not ChildState.IDLE for other in self._roster
-            )
+            others_left = any(other.spec.significant and other.state is not ChildState.IDLE for other in self._roster)
             if stops_the_supervisor(self.spec.auto_shutdown, others_left):
                 self._stop_all(SHUTDOWN, now)
 
@@ -379,24 +377,28 @@ class SupervisorMachine:
         delay = self._put_back(child, jitter, now)
         if self._grouped:
             # They do not run on without the one that they may depend on, however long the delay.
-            self._doom_group(child)
+            members = self._doom_group(child)
+            if self._pivot is not None and self._pivot not in members:
+                return  # one before it waits already, and takes it along
+            self._pivot = child.spec.name
+            self._starts.clear()
         if delay == 0:
             self._attempt(child, now)
-        else:
-            self._roster.set_due(child, now + delay)
 
     def _retry(self, child: Child, jitter: float, now: int) -> None:
         """Restart a child whose start failed, at a `Tick`; those that are up stay so until then."""
         delay = self._put_back(child, jitter, now)
         self._roster.set_due(child, now + delay)
-
-    def _put_back(self, child: Child, jitter: float, now: int) -> int:
-        """Make a child wait for an attempt of its own; return the delay until then."""
-        child.state = ChildState.WAITING
         if self._grouped:
             self._pivot = child.spec.name
             self._starts.clear()
-        return child.failures.failed(child.spec.backoff, now, jitter)
+
+    def _put_back(self, child: Child, jitter: float, now: int) -> int:
+        """Let a child wait for its next start; return the delay until then."""
+        child.state = ChildState.WAITING
+        delay = child.failures.failed(child.spec.backoff, now, jitter)
+        self._roster.set_due(child, now + delay if delay else None)
+        return delay
 
     def _attempt(self, child: Child, now: int) -> None:
         """Count a restart attempt, and make it or give up."""
@@ -464,9 +466,7 @@ class SupervisorMachine:
                 return
 
     def _refuse_now(self, request: Request) -> None:
-        self._moves.refuse(
-            request.request, f"the supervisor is {self._phase}; its children cannot be changed"
-        )
+        self._moves.refuse(request.request, f"the supervisor is {self._phase}; its children cannot be changed")
 
     def _monitor(self, event: Monitor, _: int) -> None:
         if event.monitor in self._moves.monitors:
