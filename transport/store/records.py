@@ -1,10 +1,10 @@
 """What a broker asks a store to remember, and what a store gives back after a restart.
 
-This file owns the records of a `Persist` effect and the rows that reads return. A commit is a list of records,
-applied in order, whole or not at all. The unit that holds messages is the *row*: up to 4,096 messages of one
-mailbox and priority that arrived together, numbered `base`, `base + 1`, ... by position. A message that must wait
-for a due time, or whose id the user chose, has a row of its own. Which messages of a row are gone is a bit mask
-(bit i: position base + i), kept apart so that a settle does not rewrite bodies.
+This file owns the records of a `Persist` effect and the rows that reads return. A commit is a list of
+records, applied in order, whole or not at all. The unit that holds messages is the *row*: up to 4,096
+messages of one mailbox and priority that arrived together, numbered `base`, `base + 1`, ... by position. A
+message that must wait for a due time, or whose id the user chose, has a row of its own. Which messages of a
+row are gone is a bit mask (bit i: position base + i), kept apart so that a settle does not rewrite bodies.
 """
 
 from __future__ import annotations
@@ -17,10 +17,12 @@ import msgspec
 class Append(msgspec.Struct, frozen=True, gc=False):
     """Add a row. `blob` is what codec.encode_envelopes made.
 
+    `base`: 1 or more.
     `due`: wall microseconds before which the row's (single) message must not go out; 0: at once.
-    `unique`: the chosen id of the row's single message; if the store has it already within its window, the row is
-    not added and the position comes back in `Committed.duplicates`. Empty: not indexed.
     `session`: who published it, for pushing results.
+    `unique`: the chosen id of the row's single message. If the store has it already within its window (until
+    a sweep forgets it), the row is not added and its base comes back in `Committed.duplicates`. Empty: not
+    indexed.
     """
 
     base: int
@@ -35,7 +37,10 @@ class Append(msgspec.Struct, frozen=True, gc=False):
 
 
 class Gone(msgspec.Struct, frozen=True, gc=False):
-    """Of row `base`, exactly these messages are settled or moved (the whole mask, not a change of it)."""
+    """Of row `base`, exactly these messages are settled or moved (the whole mask, not a change of it).
+
+    Never all of them: that is a Drop.
+    """
 
     base: int
     mask: int
@@ -48,7 +53,10 @@ class Drop(msgspec.Struct, frozen=True, gc=False):
 
 
 class Lease(msgspec.Struct, frozen=True, gc=False):
-    """These positions are out with `session` under `lease` (spec D7): written before they are sent."""
+    """These positions are out with `session` under `lease` (spec D7): written before they are sent.
+
+    Replaces what was said of this lease before.
+    """
 
     lease: int
     session: str
@@ -145,7 +153,10 @@ class MailboxRow(msgspec.Struct, frozen=True, gc=False):
 
 
 class Purge(msgspec.Struct, frozen=True, gc=False):
-    """Drop every message of `mailbox` that is in none of `keep` rows (those with leases stand there)."""
+    """Drop every row of `mailbox` whose base is not in `keep` (those with leases stand there), due or not.
+
+    The histories of its messages go with it, since the broker may never have read the row.
+    """
 
     mailbox: str
     keep: list[int]
