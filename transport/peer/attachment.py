@@ -11,6 +11,8 @@ effects and tells what happened.
     any link     Reset          lost         CloseLink, Detached
     any link     Reset, final   ended        CloseLink, Refused
     lost         Tick           connecting   OpenLink, on a new socket, after the backoff
+    lost         Hurry          connecting   OpenLink, if the backoff's first step has passed
+    any link     Renew          connecting   CloseLink, OpenLink, under another session
     any          Leave          ended        Transmit(Goodbye), CloseLink, Ended
 
 Each OpenLink has a new number, and whatever is told of an older one is ignored: a frame or a loss of a link
@@ -83,7 +85,7 @@ class State(enum.Enum):
     ENDED = "ended"
 
 
-# --- events -------------------------------------------------------------------------------------------------
+# --- events ------------------------------------------------------------------------------------------------------
 
 
 class Start(msgspec.Struct, frozen=True):
@@ -115,15 +117,25 @@ class Tick(msgspec.Struct, frozen=True):
     """Time has passed: at least as far as the last WakeAt asked."""
 
 
+class Hurry(msgspec.Struct, frozen=True):
+    """Somebody waits: try now if the backoff would wait longer, though not before BACKOFF_FIRST has passed."""
+
+
+class Renew(msgspec.Struct, frozen=True):
+    """The broker has forgotten the session: go on as `session`, never used before, on a new link at once."""
+
+    session: str
+
+
 class Leave(msgspec.Struct, frozen=True):
     """Say goodbye and end."""
 
     reason: str = ""
 
 
-Event = Start | LinkOpened | LinkLost | Heard | Tick | Leave
+Event = Start | LinkOpened | LinkLost | Heard | Tick | Hurry | Renew | Leave
 
-# --- effects ------------------------------------------------------------------------------------------------
+# --- effects -----------------------------------------------------------------------------------------------------
 
 
 class OpenLink(msgspec.Struct, frozen=True):
@@ -229,10 +241,11 @@ class Attachment:
         #: Encoded verbs that wait for the next flush of the present link.
         self._waiting: list[bytes] = []
         self._failures = 0
+        self._lost_at = 0
         self._wake = 0
         self._epochs: dict[str, int] = {}
 
-    # --- what the owner says --------------------------------------------------------------------------------
+    # --- what the owner says -------------------------------------------------------------------------------------
 
     def add(self, make: Callable[[int], ToBroker]) -> int:
         """Number a verb, keep it until it is answered, and return the number. `flush` sends it.
@@ -294,13 +307,13 @@ class Attachment:
         """Whether `flush` has something to hand out."""
         return bool(self._waiting)
 
-    # --- what happens ---------------------------------------------------------------------------------------
+    # --- what happens --------------------------------------------------------------------------------------------
 
     def apply(self, event: Event, now: Now) -> list[Effect]:
         """Take one event; return what the driver must do, in order. Events of older links change nothing."""
         if self.state is State.ENDED:
             return []
-        if type(event) is Heard:
+        if isinstance(event, Heard):
             return self._heard(event, now) if event.link == self.link and self._has_link() else []
         if isinstance(event, Tick):
             return self._tick(now)
@@ -310,7 +323,10 @@ class Attachment:
             return self._greet(event) if event.link == self.link and self.state is State.CONNECTING else []
         if isinstance(event, Start):
             return self._connect(now) if self.state is State.IDLE else []
-        assert isinstance(event, Leave)
+        if isinstance(event, Hurry):
+            return self._hurry(now) if self.state is State.LOST else []
+        if isinstance(event, Renew):
+            return self._renew(event.session, now)
         return self._leave(event)
 
     def _has_link(self) -> bool:
@@ -322,6 +338,21 @@ class Attachment:
         self._wake = now.boot + GREETING_PATIENCE
         address = self.addresses[(self.link - 1) % len(self.addresses)]
         return [OpenLink(self.link, address), WakeAt(self._wake)]
+
+    def _hurry(self, now: Now) -> list[Effect]:
+        if now.boot < self._lost_at + BACKOFF_FIRST:
+            self._wake = min(self._wake, self._lost_at + BACKOFF_FIRST)
+            return [WakeAt(self._wake)]
+        return self._connect(now)
+
+    def _renew(self, session: str, now: Now) -> list[Effect]:
+        self.session = session
+        if not self._has_link():
+            return []
+        link = self.link
+        self.welcome = None
+        self._waiting = []
+        return [CloseLink(link), *self._connect(now)]
 
     def _greet(self, event: LinkOpened) -> list[Effect]:
         self.state = State.GREETED
@@ -413,6 +444,7 @@ class Attachment:
         self.state = State.LOST
         self.welcome = None
         self._waiting = []
+        self._lost_at = now.boot
         self._wake = now.boot + min(BACKOFF_FIRST << min(self._failures, 16), BACKOFF_MAX)
         self._failures += 1
         return [CloseLink(self.link), Detached(reason, was_attached), WakeAt(self._wake)]

@@ -65,7 +65,7 @@ class Connections:
         self._condemned: deque[tuple[int, int, int]] = deque()
         self._numbers = 0
 
-    # --- what the monitor tells -----------------------------------------------------------------------------
+    # --- what the monitor tells ----------------------------------------------------------------------------------
 
     def accepted(self, descriptor: int, now: int) -> None:
         """The socket has a new connection on this descriptor."""
@@ -83,7 +83,7 @@ class Connections:
         for connection in owners:
             self._suspects.setdefault(connection, now + VERDICT_PATIENCE)
 
-    # --- what frames and the core tell ----------------------------------------------------------------------
+    # --- what frames and the core tell ---------------------------------------------------------------------------
 
     def greeted(self, routing_id: bytes, descriptor: int, now: int, *, welcome: bool) -> Connection:
         """A routing id was heard for the first time. `welcome`: it gets a number; else it is cut in a moment.
@@ -114,7 +114,7 @@ class Connections:
         connection.number = 0
         self._condemned.append((now + CUT_GRACE, connection.descriptor, connection.inode))
 
-    # --- verdicts -------------------------------------------------------------------------------------------
+    # --- verdicts ------------------------------------------------------------------------------------------------
 
     def judge(self, probe: Callable[[bytes], bool], now: int) -> list[Connection]:
         """Return the connections that are over; their frames count until they are forgotten.

@@ -26,6 +26,7 @@ from typing import Final, Protocol
 
 import zmq
 
+from ..broker.core import Broker
 from ..broker.events import (
     CloseLink,
     Drain,
@@ -102,7 +103,7 @@ class BrokerServer:
         settings: BrokerSettings,
         name: str,
         *,
-        make_core: MakeCore,
+        make_core: MakeCore = Broker,
         data_folder: Path | None = None,
         read_pages: ReadPagesOf | None = None,
         clock: Clock = system_now,
@@ -179,7 +180,7 @@ class BrokerServer:
             context.term()
             self._wakeup.close()
 
-    # --- the loop -------------------------------------------------------------------------------------------
+    # --- the loop ------------------------------------------------------------------------------------------------
 
     def _serve(self, binding: Binding, recovered: Recovered) -> int:
         self._socket = binding.socket
@@ -249,7 +250,7 @@ class BrokerServer:
         if self._stopped is None:
             self._act(self._core.apply(event, now))
 
-    # --- reading --------------------------------------------------------------------------------------------
+    # --- reading -------------------------------------------------------------------------------------------------
 
     def _receive(self, now: Now) -> tuple[list[Frame], bool]:
         """Read frames until there are none or a pass has enough; tell which of the two."""
@@ -319,7 +320,7 @@ class BrokerServer:
             else:
                 _logger.warning("a connection could not be accepted: error %d", value)
 
-    # --- the store ------------------------------------------------------------------------------------------
+    # --- the store -----------------------------------------------------------------------------------------------
 
     def _answer_store(self, now: Now) -> None:
         for answer in self._keeper.collect():
@@ -340,7 +341,7 @@ class BrokerServer:
             else:
                 self._tell(answer, now)
 
-    # --- acting ---------------------------------------------------------------------------------------------
+    # --- acting --------------------------------------------------------------------------------------------------
 
     def _act(self, effects: list[Effect]) -> None:
         outgoing = self._outgoing
@@ -393,7 +394,7 @@ class BrokerServer:
 
         threading.Thread(target=look, name="greenroom-pages", daemon=True).start()
 
-    # --- sending --------------------------------------------------------------------------------------------
+    # --- sending -------------------------------------------------------------------------------------------------
 
     def _send_all(self) -> None:
         if self._outgoing:

@@ -122,7 +122,7 @@ class StoreKeeper:
         self._jobs.put(None)
         self._thread.join()
 
-    # --- in the store's thread ------------------------------------------------------------------------------
+    # --- in the store's thread -----------------------------------------------------------------------------------
 
     def _run(self) -> None:
         try:
