@@ -398,14 +398,15 @@ def test_s8_a_child_that_was_up_for_long_enough_starts_from_the_shortest_delay()
 
 
 def test_s8_a_failed_start_after_a_long_life_does_not_forget_the_crash_before_it() -> None:
-    play = Play([child("a", backoff=Backoff(1, 3, jitter=0))], intensity=5).start()
+    spec = [child("a", backoff=Backoff(1, 3, jitter=0)), child("b")]
+    play = Play(spec, strategy="one_for_all", intensity=5).start()
     play.crash("a")
+    play.obey("b")
     play.come_up(play.after(1))
-    play.tell(TerminateChild(1, "a"))
-    play.obey("a")
     play.after(100)
-    play.tell(RestartChild(2, "a"), ChildStarted("a", 3))
-    assert WakeAt(play.now + 2 * SECOND) in play.crash("a")
+    play.crash("b")
+    play.obey("a")
+    assert WakeAt(play.now + 2 * SECOND) in play.fail("a")
 
 
 def test_a_child_that_crashes_after_one_that_waits_is_taken_along() -> None:

@@ -461,5 +461,5 @@ class Promises(RuleBasedStateMachine):
         assert all(view.state in ("running", "idle") for view in views)
 
 
-Promises.TestCase.settings = settings(max_examples=400, stateful_step_count=50, deadline=None, phases=PHASES)
+Promises.TestCase.settings = settings(max_examples=250, stateful_step_count=50, deadline=None, phases=PHASES)
 TestPromises = Promises.TestCase
