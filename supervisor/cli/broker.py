@@ -79,7 +79,7 @@ def broker(
         durability=Durability[durability.upper()],
         result_ttl=int(result_expires * SECOND),
     )
-    config = BrokerConfig(bind=list(bind), data=data, store=store, name=name, settings=settings)
+    config = BrokerConfig(bind=bind, data=data, store=store, name=name, settings=settings)
 
     def ready(address: str) -> None:
         if as_json:

@@ -23,7 +23,7 @@ import msgspec
 from ...transport.broker.core import Broker
 from ...transport.broker.settings import BrokerSettings
 from ...transport.page import read_pages
-from ...transport.store.choose import open_store
+from ...transport.store.choose import choose_store
 from ...transport.verbs import Report
 from ...transport.wire.server import BrokerServer
 from ..driver import StartFailed, SupervisorDriver
@@ -42,7 +42,7 @@ _log = logging.getLogger("greenroom.broker")
 class BrokerConfig(msgspec.Struct, frozen=True, kw_only=True):
     """What a broker's process is started with."""
 
-    bind: list[str] = [DEFAULT_ADDRESS]
+    bind: tuple[str, ...] = (DEFAULT_ADDRESS,)
     data: str = DEFAULT_DATA
     #: A store's URL; empty: SQLite in the data folder.
     store: str = ""
@@ -111,7 +111,7 @@ def _serve(child: ThreadChild, config: BrokerConfig, outcome: Outcome, on_ready:
     data = Path(config.data)
     name = config.name or f"broker@{socket.gethostname()}"
     try:
-        store = open_store(config.store or str(data))
+        store = choose_store(config.store or str(data))
         server = BrokerServer(
             config.bind,
             store,
