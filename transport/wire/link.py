@@ -102,6 +102,8 @@ class Link:
         if version_6:
             self._socket.set(zmq.IPV6, 1)
         self._monitor = open_monitor(context, self._socket, _CLOSING_EVENTS)
+        # A descriptor tells only of what comes after its socket was found empty, so that must have been asked once.
+        has_input(self._monitor)
         #: False once libzmq said that there is nothing to receive, until its descriptor or a send may change
         #: that. It spares the hot path libzmq's own polling, which costs several times a bare system call.
         self._unsure = True
