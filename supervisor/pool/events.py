@@ -108,9 +108,10 @@ class BrokerReachable(msgspec.Struct, frozen=True):
 
 
 class StopAsked(msgspec.Struct, frozen=True):
-    """End the pool."""
+    """End the pool. `code`: the worker's exit code where it is not an orderly end; `reason` says why."""
 
     how: Stop
+    code: int = 0
     reason: str = ""
 
 

@@ -400,6 +400,7 @@ class PoolMachine:
             mode = _Mode.WARM
             self._cold_due = now + self.limits.soft_stop
         if mode > self._mode:
+            self._exit_code = self._exit_code or event.code
             self._exit_reason = self._exit_reason or event.reason
             self._enter(mode, now)
 

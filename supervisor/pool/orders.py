@@ -18,6 +18,8 @@ class SpawnerConfig(msgspec.Struct, frozen=True, kw_only=True):
     lock: int = -1
     #: The parent's pid. If it is another by the time the spawner runs, the parent is gone.
     parent: int
+    #: What the marks of all children of the node begin with.
+    mark: str = ""
     #: The module to import before the first fork, those beside it, and where to look for them first.
     app: str = ""
     modules: list[str] = []

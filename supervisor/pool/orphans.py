@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Collection, Iterable
+from contextlib import suppress
 
 from .kernel import children_of, environment_of
 
@@ -21,31 +22,35 @@ CHILD_MARK = "GREENROOM_CHILD"
 def kill_group(leader: int) -> None:
     """SIGKILL a child and its process group. Its pid must still be reserved: not waited for yet."""
     for kill in (os.kill, os.killpg):
-        try:
+        # It may be a zombie already, have no group yet, or have become somebody else (setuid).
+        with suppress(ProcessLookupError, PermissionError):
             kill(leader, signal.SIGKILL)
-        except (ProcessLookupError, PermissionError):
-            # It is a zombie already, has no group yet, or became somebody else (setuid): nothing to be done.
-            continue
 
 
-def kill_orphans(*, own: Collection[int], living: Collection[int], marks: Iterable[str]) -> list[int]:
+def kill_orphans(
+    *, own: Collection[int], living: Collection[int], marks: Iterable[str], only_marked: str = ""
+) -> list[int]:
     """SIGKILL adopted processes that no living child is responsible for; return their pids.
 
     `own`: children of this process that are no orphans. `living`: the pids of living children, `marks` their
-    sessions.
+    sessions. `only_marked`: spare whatever does not carry a mark that begins so (for a process that adopts
+    strangers too, as process 1 of a container does).
     """
     killed: list[int] = []
-    wanted = [f"{CHILD_MARK}={mark}".encode() for mark in marks]
+    wanted = frozenset(f"{CHILD_MARK}={mark}".encode() for mark in marks)
+    prefix = f"{CHILD_MARK}={only_marked}".encode()
     for pid in children_of(os.getpid()):
         if pid in own or _session_of(pid) in living:
             continue
-        if wanted and not set(wanted).isdisjoint(environment_of(pid).split(b"\0")):
-            continue
+        if wanted or only_marked:
+            environment = environment_of(pid).split(b"\0")
+            if not wanted.isdisjoint(environment):
+                continue
+            if only_marked and not any(entry.startswith(prefix) for entry in environment):
+                continue
         killed.append(pid)
-        try:
+        with suppress(ProcessLookupError, PermissionError):
             os.kill(pid, signal.SIGKILL)
-        except (ProcessLookupError, PermissionError):
-            continue
     return killed
 
 

@@ -26,15 +26,15 @@ def puppet(config: ChildConfig, pipe: int) -> int:
     """Obey until told to exit, or until the pipe ends."""
     with socket.socket(fileno=pipe) as connection:
         while True:
-            word = _receive(connection)
+            word = receive(connection)
             if word is None:
                 return 0
             if word[0] == "exit":
                 return int(word[1])
-            _send(connection, _obey(config, word))
+            send(connection, obey(config, word))
 
 
-def _obey(config: ChildConfig, word: list[Any]) -> Any:
+def obey(config: ChildConfig, word: list[Any]) -> Any:
     match word:
         case ["who"]:
             return {
@@ -74,7 +74,7 @@ def _obey(config: ChildConfig, word: list[Any]) -> Any:
         case ["ignore", number]:
             signal.signal(number, signal.SIG_IGN)
         case ["fill_stderr"]:
-            threading.Thread(target=_fill_stderr, daemon=True).start()
+            threading.Thread(target=fill_stderr, daemon=True).start()
     return None
 
 
@@ -87,7 +87,7 @@ def _descriptors() -> list[str]:
     return links
 
 
-def _fill_stderr() -> None:
+def fill_stderr() -> None:
     while True:
         sys.stderr.write("x" * 65536)
 
@@ -98,7 +98,7 @@ def _death_signal() -> int:
     return number.value
 
 
-def _receive(connection: socket.socket) -> list[Any] | None:
+def receive(connection: socket.socket) -> list[Any] | None:
     header = _exactly(connection, 4)
     if header is None:
         return None
@@ -116,6 +116,6 @@ def _exactly(connection: socket.socket, count: int) -> bytes | None:
     return data
 
 
-def _send(connection: socket.socket, answer: Any) -> None:
+def send(connection: socket.socket, answer: Any) -> None:
     body = msgspec.msgpack.encode(answer)
     connection.sendall(len(body).to_bytes(4, "big") + body)
