@@ -1,5 +1,7 @@
 """The broker's process: one supervisor, and the broker's server as its significant child.
 
+    python -m greenroom.supervisor.cluster.broker DESCRIPTOR     a BrokerConfig, MessagePack, is read from there
+
 This file owns the process: what it is configured with, signals, exit codes. A broker that stops by itself (a failed
 fsync, a damaged row) is not started anew in the same process, since its store must not be asked twice (spec G15):
 the supervisor ends with it, and the process exits non-zero.
@@ -13,6 +15,7 @@ import logging
 import os
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -48,6 +51,11 @@ class BrokerConfig(msgspec.Struct, frozen=True, kw_only=True):
     store: str = ""
     name: str = ""
     settings: BrokerSettings = BrokerSettings()
+    loglevel: str = "INFO"
+    #: A descriptor whose EOF means that whoever started this broker is gone: it stops. -1: none.
+    lifeline: int = -1
+    #: A descriptor that is told the address, a line, once it listens. -1: none.
+    ready: int = -1
 
 
 def run_broker(config: BrokerConfig, *, on_ready: Callable[[str], None] | None = None) -> int:
@@ -66,6 +74,8 @@ def run_broker(config: BrokerConfig, *, on_ready: Callable[[str], None] | None =
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, told)
+    if config.lifeline >= 0:
+        threading.Thread(target=_hold, args=(config.lifeline, stopping, done), daemon=True).start()
     spec = Supervisor(
         [
             ChildSpec(
@@ -96,6 +106,15 @@ def run_broker(config: BrokerConfig, *, on_ready: Callable[[str], None] | None =
         pass
     driver.stop()
     return 0 if stopping.is_set() and not outcome.exit_code else outcome.exit_code or 1
+
+
+def _hold(lifeline: int, stopping: threading.Event, done: threading.Event) -> None:
+    """Stop when the other end of the lifeline is gone."""
+    with os.fdopen(lifeline, "rb", buffering=0) as file:
+        while file.read(4096):
+            pass
+    stopping.set()
+    done.set()
 
 
 class Outcome:
@@ -168,6 +187,19 @@ def pages_of_node(node: str, sessions: list[str]) -> list[Report]:
     return reports
 
 
-def pid_text() -> str:
-    """This process, for a banner."""
-    return str(os.getpid())
+def main(arguments: list[str]) -> int:
+    """Run a broker by the BrokerConfig (MessagePack) that is read from a descriptor; return the exit code."""
+    with os.fdopen(int(arguments[0]), "rb") as file:
+        config = msgspec.msgpack.decode(file.read(), type=BrokerConfig)
+    logging.basicConfig(level=config.loglevel, format="%(asctime)s %(levelname)s %(message)s")
+
+    def tell(address: str) -> None:
+        if config.ready >= 0:
+            os.write(config.ready, f"{address}\n".encode())
+            os.close(config.ready)
+
+    return run_broker(config, on_ready=tell)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -340,7 +340,13 @@ def main(arguments: list[str]) -> int:
         config = msgspec.msgpack.decode(file.read(), type=NodeConfig)
     form = "%(asctime)s %(levelname)s %(message)s"
     logging.basicConfig(level=config.loglevel, format=form, handlers=[StderrHandler()])
-    return run_node(config)
+
+    def tell(ready: NodeReady) -> None:
+        if config.ready >= 0:
+            os.write(config.ready, f"{ready.name}\n".encode())
+            os.close(config.ready)
+
+    return run_node(config, on_ready=tell)
 
 
 if __name__ == "__main__":

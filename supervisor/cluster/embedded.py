@@ -1,0 +1,169 @@
+"""An embedded cluster: `with app.run(workers=2):` starts a broker, its store and a worker node, and points the app
+there.
+
+The broker listens on a Unix socket in a temporary folder that only this user can enter, keeps its mailboxes there
+(or in `data`, which then outlives the cluster) and is gone at the end of the block. The worker runs the
+application by name where it can be imported, and by value (cloudpickle, signed with a random key) where it stands in a
+script's `__main__`, a REPL or a notebook.
+
+Leaving the block stops in order: the client flushes, the worker finishes what runs, the broker commits. Leaving it
+by an exception stops the worker cold. If this process is killed, its lifelines end, and everything started here
+stops too.
+"""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+import signal
+import tempfile
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from ...actors.app import App
+from ...transport.broker.settings import BrokerSettings
+from ...transport.errors import GreenroomError
+from ...transport.verbs import Durability
+from .broker import BrokerConfig
+from .config import POOLS, NodeConfig
+from .launch import Launched
+
+START_SECONDS = 30.0
+#: How long running tasks may take to end when the block is left.
+STOP_SECONDS = 30.0
+FLUSH_SECONDS = 10.0
+
+
+class EmbeddedCluster:
+    """A broker and a worker node that live as long as a `with` block. Use `app.run(...)`."""
+
+    def __init__(
+        self,
+        app: App,
+        *,
+        workers: int = 2,
+        pool: str = "prefork",
+        mailboxes: list[str] | None = None,
+        data: str | Path | None = None,
+        loglevel: str = "WARNING",
+        durability: str = "disk",
+        max_messages: int = 10_000_000,
+        start_seconds: float = START_SECONDS,
+        stop_seconds: float = STOP_SECONDS,
+    ) -> None:
+        """Prepare a cluster with `workers` processes (or threads, or coroutines: by `pool`).
+
+        `workers=0` starts a broker alone. Raises ValueError for what cannot be.
+        """
+        if workers < 0:
+            raise ValueError(f"workers must be 0 or more, not {workers}")
+        if pool not in POOLS:
+            raise ValueError(f"there is no pool {pool!r}; choose one of {', '.join(POOLS)}")
+        if durability.upper() not in ("MEMORY", "PROCESS", "DISK"):
+            raise ValueError(f"durability is 'memory', 'process' or 'disk', not {durability!r}")
+        self.app = app
+        self._workers = workers
+        self._pool = pool
+        self._mailboxes = mailboxes
+        self._data = Path(data) if data is not None else None
+        self._loglevel = loglevel
+        self._settings = BrokerSettings(durability=Durability[durability.upper()], mailbox_max_messages=max_messages)
+        self._start_seconds = start_seconds
+        self._stop_seconds = stop_seconds
+        self._folder: Path | None = None
+        self._broker: Launched | None = None
+        self._node: Launched | None = None
+        self._before: tuple[Any, bytes | None] | None = None
+        #: Where its broker listens.
+        self.address = ""
+
+    def __enter__(self) -> EmbeddedCluster:
+        if self._folder is not None:
+            raise GreenroomError("this cluster runs already; make another with app.run()")
+        self._folder = Path(tempfile.mkdtemp(prefix="greenroom-"))
+        try:
+            self._start(self._folder)
+        except BaseException:
+            self._stop(cold=True)
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._stop(cold=error is not None)
+
+    @property
+    def broker_pid(self) -> int:
+        """The broker's process."""
+        assert self._broker is not None, "the cluster runs"
+        return self._broker.process.pid
+
+    @property
+    def node_pid(self) -> int:
+        """The worker node's parent; 0 without workers."""
+        return self._node.process.pid if self._node is not None else 0
+
+    def _start(self, folder: Path) -> None:
+        app = self.app
+        app.finalize(auto=True)
+        errors = (folder / "broker.log").open("w+b")
+        self._broker = Launched(
+            "greenroom.supervisor.cluster.broker",
+            BrokerConfig(
+                bind=(f"ipc://{folder}/broker",),
+                data=str(self._data or folder / "data"),
+                name="embedded",
+                settings=self._settings,
+                loglevel=self._loglevel,
+            ),
+            what="the embedded broker",
+            errors=errors,
+        )
+        self.address = self._broker.wait_until_ready(self._start_seconds)
+        self._before = (app.conf.broker_url, app.signing_key)
+        app.disconnect()
+        app.conf.broker_url = self.address
+        if app.signing_key is None:
+            app.signing_key = secrets.token_bytes(32)
+        if self._workers:
+            self._start_node()
+
+    def _start_node(self) -> None:
+        app = self.app
+        self._node = Launched(
+            "greenroom.supervisor.cluster.node",
+            NodeConfig(
+                app_blob=app.ship(),
+                broker=self.address,
+                name="embedded@%h",
+                pool=self._pool,
+                concurrency=self._workers,
+                mailboxes=self._mailboxes or [],
+                loglevel=self._loglevel,
+                signing_key=app.signing_key or b"",
+            ),
+            what="the embedded worker",
+        )
+        self._node.wait_until_ready(self._start_seconds)
+
+    def _stop(self, *, cold: bool) -> None:
+        app = self.app
+        try:
+            if self._before is not None and not cold:
+                app.flush(FLUSH_SECONDS)
+        finally:
+            if self._before is not None:
+                app.disconnect()
+                app.conf.broker_url, app.signing_key = self._before
+                self._before = None
+            if self._node is not None:
+                self._node.stop(self._stop_seconds, how=signal.SIGQUIT if cold else signal.SIGTERM)
+                self._node = None
+            if self._broker is not None:
+                self._broker.stop(self._stop_seconds)
+                self._broker = None
+            if self._folder is not None:
+                shutil.rmtree(self._folder, ignore_errors=True)
+                self._folder = None
