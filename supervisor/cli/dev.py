@@ -13,7 +13,7 @@ import click
 
 from ..cluster.broker import DEFAULT_DATA
 from ..cluster.config import POOLS
-from ..cluster.launch import LaunchFailed, Launched
+from ..cluster.launch import Launched, LaunchFailed
 from .logs import set_up_logging
 from .output import DEFAULT_BROKER
 from .together import READY_SECONDS, broker_process, start_node, stop_node

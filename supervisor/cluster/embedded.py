@@ -22,9 +22,10 @@ from types import TracebackType
 from typing import Any
 
 from ...actors.app import App
+from ...transport import requests
 from ...transport.broker.settings import BrokerSettings
 from ...transport.errors import GreenroomError
-from ...transport.verbs import Durability
+from ...transport.verbs import Durability, Op
 from .broker import BrokerConfig
 from .config import POOLS, NodeConfig
 from .launch import Launched
@@ -33,6 +34,7 @@ START_SECONDS = 30.0
 #: How long running tasks may take to end when the block is left.
 STOP_SECONDS = 30.0
 FLUSH_SECONDS = 10.0
+ASK_SECONDS = 4.0
 
 
 class EmbeddedCluster:
@@ -104,6 +106,22 @@ class EmbeddedCluster:
     def node_pid(self) -> int:
         """The worker node's parent; 0 without workers."""
         return self._node.process.pid if self._node is not None else 0
+
+    def status(self) -> requests.Status:
+        """How the broker is, and who is attached to it. Raises BrokerUnavailable."""
+        answer: requests.Status = self.app.client.request(Op.STATUS, requests.StatusRequest(), ASK_SECONDS)
+        return answer
+
+    def mailboxes(self) -> list[requests.MailboxInfo]:
+        """The mailboxes with their counts, by name. Raises BrokerUnavailable."""
+        answer: requests.MailboxList = self.app.client.request(Op.MAILBOXES, requests.Mailboxes(), ASK_SECONDS)
+        return answer.mailboxes
+
+    def dead_letters(self) -> list[requests.DeadInfo]:
+        """The dead letters, oldest first, 1,000 at the most. Raises BrokerUnavailable."""
+        wanted = requests.DeadFilter(limit=requests.LIST_MAX)
+        answer: requests.DeadPage = self.app.client.request(Op.DEAD_LIST, wanted, ASK_SECONDS)
+        return answer.letters
 
     def _start(self, folder: Path) -> None:
         app = self.app
