@@ -236,6 +236,11 @@ class Consumer:
     # --- what a driver may look at --------------------------------------------------------------------------
 
     @property
+    def attached(self) -> bool:
+        """Whether the broker has looked at what is held, on the present link."""
+        return self._attached
+
+    @property
     def ready(self) -> int:
         """How many deliveries wait here for a runner."""
         return len(self._ready) + len(self._again) + sum(map(len, self._actors.values()))

@@ -1,0 +1,195 @@
+"""A child process: from its configuration to its exit code.
+
+Owns the order of a child's life: signals, the application, the page, the line, the pool, and the end in order. The
+parent learns of it through the pipe: `Ready` once the broker has taken the child in, `Unusable` if that never came
+about, `Leaving` before an end in order. Whatever else ends this process, the parent reads its page.
+
+Signals: SIGTERM stays at its default, so that a user who sends it kills the child like any other (`signal 15`); the
+parent stops its children through the pipe. SIGINT is ignored: Ctrl-C is for the parent. SIGUSR1 is a soft limit.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import signal
+import socket
+import traceback
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from ...transport.clock import boot_now, system_now
+from ...transport.message import Kind
+from ...transport.page_marks import Page
+from ...transport.peer.attachment import Attachment
+from ...transport.verbs import ChildKind, Role
+from ...transport.wire.line import Line
+from ...transport.wire.wakeup import Wakeup
+from .. import signals
+from ..connecting import addresses_of
+from ..imports import import_task_modules
+from .aftermath import AftermathRunner
+from .asyncio_pool import AsyncioPool
+from .consumer import Consumer
+from .control import ChildConfig, Leaving, Ready, Unusable
+from .events import ConsumerSettings
+from .execute import Executor
+from .hosting import Hosting
+from .limits import Deadlines
+from .load import load_app
+from .outcomes import Outcomes
+from .pipe import Pipe
+from .prefork import Prefork
+from .station import Station
+from .threads import Threads
+
+if TYPE_CHECKING:
+    from ..app import App
+
+#: Exit codes of a child that ends by itself and was not asked to.
+EXIT_UNUSABLE = 3
+EXIT_ABANDONED = 4
+
+
+def run_child(config: ChildConfig, pipe_descriptor: int) -> int:
+    """Run a child until there is nothing left to do; return the process's exit code.
+
+    Must be called in the main thread of a process of its own. Raises SystemExit when a body does: then the process
+    must end with that code, and nothing more may run in it.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    pipe = Pipe(pipe_descriptor)
+    try:
+        app = _prepare(config)
+        child = _Child(config, pipe, app)
+    except Exception as error:
+        # The node learns of it, and shows it to whoever started it.
+        return _unusable(pipe, f"{type(error).__name__}: {error}", traceback.format_exc())
+    return child.run()
+
+
+def _unusable(pipe: Pipe, reason: str, text: str = "") -> int:
+    pipe.send(Unusable(reason, text))
+    os.set_blocking(pipe.fileno(), True)
+    pipe.flush()
+    return EXIT_UNUSABLE
+
+
+def _prepare(config: ChildConfig) -> App:
+    """Return the application, ready to run tasks. Raises whatever is wrong with it."""
+    app = load_app(config.app, config.app_blob)
+    app.set_current()
+    if config.settings:
+        app.conf.update(config.settings)
+    # What a body sends goes to the broker that the body came from.
+    app.conf.broker_url = config.broker
+    if config.signing_key:
+        app.signing_key = config.signing_key
+    app.log.setup(loglevel=config.loglevel, hostname=config.node)
+    if config.modules:
+        app.conf.include = [*(app.conf.include or ()), *config.modules]
+    import_task_modules(app)
+    app.finalize()
+    return app
+
+
+class _Child:
+    """The parts of one child, put together."""
+
+    def __init__(self, config: ChildConfig, pipe: Pipe, app: App) -> None:
+        self._config = config
+        self._pipe = pipe
+        self._app = app
+        session = f"{config.node_session}/{config.number}"
+        page = Page.create(
+            config.page,
+            session=session,
+            node=config.node,
+            incarnation=config.incarnation,
+            runners=config.slots,
+            heard=boot_now(),
+        )
+        hosts_actors = config.kind == ChildKind.ACTORS
+        consumer = Consumer(
+            ConsumerSettings(
+                mailboxes=[] if hosts_actors else config.mailboxes,
+                slots=config.slots,
+                kind=config.kind,
+                policies=[task.policy() for task in app.tasks.values()],
+                actors=list(app.actors),
+                outcomes_max=page.entries // 4,
+                max_tasks=config.max_tasks,
+                max_memory_kib=config.max_memory_kib,
+            )
+        )
+        attachment = Attachment(
+            role=Role.CHILD,
+            node=config.node,
+            session=session,
+            addresses=addresses_of(config.broker),
+            incarnation=config.incarnation,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+        )
+        self._wakeup = Wakeup()
+        line = Line(attachment, system_now, (pipe.fileno(), self._wakeup.fileno()))
+        self._station = Station(consumer, line, page, pipe, system_now)
+        self._station.attached = self._attached
+        self._deadlines = Deadlines(self._station.tell_parent, boot_now)
+        self._executor = Executor(
+            app,
+            Outcomes(config.node, system_now, app.content(app.conf.result_serializer, app.conf.result_compression)),
+            self._deadlines,
+            self._station,
+            hostname=config.node,
+            time_limit=config.time_limit,
+            soft_time_limit=config.soft_time_limit,
+        )
+        self._hosting = Hosting(self._executor, app.actors, system_now)
+        self._executor.others[Kind.ACTOR] = self._hosting
+        self._executor.others[Kind.AFTERMATH] = AftermathRunner(self._executor)
+        self._is_ready = False
+
+    def run(self) -> int:
+        """Run the pool; return the exit code."""
+        signals.worker_process_init.send(sender=None)
+        # What was imported is not looked through again, and stays shared with the other children.
+        gc.collect()
+        gc.freeze()
+        self._pool()()
+        station = self._station
+        reason = station.over or ""
+        if station.abandoned:
+            return self._abandoned(reason)
+        self._hosting.stop(reason)
+        signals.worker_process_shutdown.send(sender=None, pid=os.getpid(), exitcode=0)
+        with contextlib.suppress(Exception):
+            # What a body sent in the background; its caller was promised no more than a try.
+            self._app.close()
+        station.leave(reason)
+        self._pipe.send(Leaving(reason))
+        return 0
+
+    def _pool(self) -> Callable[[], None]:
+        config, station, executor, deadlines = self._config, self._station, self._executor, self._deadlines
+        if config.pool == "asyncio":
+            return AsyncioPool(station, self._wakeup, executor, deadlines, boot_now, self._hosting).run
+        if config.pool == "threads" or config.slots > 1:
+            return Threads(station, self._wakeup, executor, deadlines, boot_now).run
+        return Prefork(station, executor, deadlines, boot_now).run
+
+    def _attached(self) -> None:
+        """The broker has taken this child in."""
+        if not self._is_ready:
+            self._is_ready = True
+            self._pipe.send(Ready(sorted(self._app.tasks)))
+
+    def _abandoned(self, reason: str) -> int:
+        """The parent is gone, or the broker will not have this session."""
+        if not self._is_ready and not self._pipe.closed:
+            return _unusable(self._pipe, reason)
+        if not self._pipe.closed:
+            self._pipe.send(Leaving(reason))
+        return EXIT_ABANDONED

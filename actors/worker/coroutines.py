@@ -1,0 +1,93 @@
+"""Coroutines in a worker: how a task's or an actor's async body is run, and how a time limit gets into it.
+
+A limit is an exception that the body shall see where it waits, so that it can clean up. asyncio knows only one such
+exception, CancelledError; `Interruptible` stands between a body and its loop and throws in the one that is meant.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Generator
+from typing import Any
+
+from ..errors import SoftTimeLimitExceeded, Terminated
+
+
+class Interruptible:
+    """A coroutine that can be interrupted with an exception of one's choice while it waits."""
+
+    def __init__(self, body: Awaitable[Any]) -> None:
+        self._body = body
+        self._error: BaseException | None = None
+        self._task: asyncio.Task[Any] | None = None
+
+    def interrupt(self, error: BaseException) -> None:
+        """Raise `error` in the body at its present wait. Only in the loop's own thread; at most once counts."""
+        if self._error is None:
+            self._error = error
+            if self._task is not None:
+                self._task.cancel()
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        self._task = asyncio.current_task()
+        steps = self._body.__await__()
+        error: BaseException | None = None
+        value: Any = None
+        while True:
+            try:
+                waited_for = steps.send(value) if error is None else steps.throw(error)
+            except StopIteration as stop:
+                return stop.value
+            error, value = None, None
+            try:
+                value = yield waited_for
+            except asyncio.CancelledError as cancelled:
+                error, self._error = self._error or cancelled, None
+                if error is not cancelled and self._task is not None:
+                    # This was no cancellation: the body may go on waiting, and its loop must not remember one.
+                    self._task.uncancel()
+            except BaseException as raised:
+                # Whatever the loop throws belongs to the body.
+                error = raised
+
+
+class CoroutineRunner:
+    """A loop of this thread, kept from one coroutine to the next. Made by `coroutine_runner`."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+
+    def run(self, body: Awaitable[Any]) -> Any:
+        """Run to the end. A limit that hits the loop, not the body, is raised in the body where it waits."""
+        interruptible = Interruptible(body)
+        asyncio.set_event_loop(self._loop)
+        task = self._loop.create_task(_awaiting(interruptible))
+        try:
+            return self._loop.run_until_complete(task)
+        except (SoftTimeLimitExceeded, Terminated) as error:
+            if task.done():
+                raise
+            interruptible.interrupt(error)
+            return self._loop.run_until_complete(task)
+        finally:
+            asyncio.set_event_loop(None)
+
+
+async def _awaiting(interruptible: Interruptible) -> Any:
+    return await interruptible
+
+
+class _Local(threading.local):
+    runner: CoroutineRunner | None = None
+
+
+_local = _Local()
+
+
+def coroutine_runner() -> CoroutineRunner:
+    """Return this thread's runner."""
+    runner = _local.runner
+    if runner is None:
+        runner = _local.runner = CoroutineRunner()
+    return runner

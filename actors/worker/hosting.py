@@ -1,0 +1,231 @@
+"""Actors in this child: one instance a named actor, made at its first message, gone with its first exception.
+
+Owns the instances, by mailbox, and the running of messages of kind ACTOR. The consumer gives the messages of one actor
+one at a time and in order. `on_start` is called before an instance's first message, `on_stop` before it goes away in
+order. An exception of either, of the constructor or of a handler is the actor's crash: whoever asked gets
+`ActorFailed` with the cause, the instance is dropped, and the next message makes a new one; a supervisor is told
+through `crashed`. A message for a method that is none, or that cannot be decoded, is its sender's mistake and no crash.
+
+Limit: `instances_max` live instances; beyond it the one that was idle for longest is stopped, since nobody else will.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from ...transport.clock import Now
+from ...transport.errors import GreenroomError
+from ...transport.message import Outcome, State
+from ..actor import methods_of
+from ..current import Frame, set_top_frame
+from ..errors import ActorFailed, NotRegistered, Terminated
+from ..results.failure import describe
+from ..tasks.task import Task
+from .coroutines import coroutine_runner
+from .events import Held
+
+if TYPE_CHECKING:
+    from .execute import Executor
+
+logger = logging.getLogger("greenroom.worker")
+
+INSTANCES_MAX: Final = 10_000
+
+#: Told of a crash: the mailbox, the actor's registered class, and what was raised.
+Crashed = Callable[[str, str, BaseException], None]
+
+
+def _nobody(mailbox: str, actor_class: str, error: BaseException) -> None:
+    """Nobody supervises: the log has it."""
+
+
+class _Handler(msgspec.Struct):
+    """What one message calls."""
+
+    cls: type[Any]
+    task: Task[..., Any]
+    method: Callable[..., Any]
+    args: list[Any]
+    kwargs: dict[str, Any]
+
+
+class Hosting:
+    """The actors of one child. `classes`: the application's actor classes by their registered names."""
+
+    def __init__(
+        self,
+        executor: Executor,
+        classes: Mapping[str, type[Any]],
+        clock: Callable[[], Now],
+        crashed: Crashed = _nobody,
+        instances_max: int = INSTANCES_MAX,
+    ) -> None:
+        self._executor = executor
+        self._classes = classes
+        self._clock = clock
+        self._crashed = crashed
+        self._instances_max = instances_max
+        #: By registered name, the classes that were met, each with what its messages log and send as.
+        self._known: dict[str, tuple[type[Any], Task[..., Any]]] = {}
+        #: By mailbox, the one that was used last at the end.
+        self._instances: dict[str, Any] = {}
+
+    @property
+    def mailboxes(self) -> list[str]:
+        """The actors that live here, the longest idle first."""
+        return list(self._instances)
+
+    def run(self, held: Held) -> Outcome:
+        """Handle one message and return what became of it. Raises SystemExit alone."""
+        handler = self._handler(held)
+        if isinstance(handler, Outcome):
+            return handler
+        self._enter(held, handler)
+        try:
+            instance = self._take(held)
+            if instance is None:
+                instance = handler.cls()
+                _finish(instance.on_start())
+            self._instances[held.delivery.mailbox] = instance
+            self._evict()
+            value = _finish(handler.method(instance, *handler.args, **handler.kwargs))
+        except SystemExit:
+            raise
+        except BaseException as error:
+            # The actor's crash: the asker and the supervisor learn of it.
+            return self._crash(held, error)
+        finally:
+            set_top_frame(None)
+        return self._answer(held, value)
+
+    async def run_async(self, held: Held) -> Outcome:
+        """The same in a loop: other actors' handlers may run while this one waits."""
+        handler = self._handler(held)
+        if isinstance(handler, Outcome):
+            return handler
+        self._enter(held, handler)
+        try:
+            instance = self._take(held)
+            if instance is None:
+                instance = handler.cls()
+                await _finished(instance.on_start())
+            self._instances[held.delivery.mailbox] = instance
+            await self._evict_async()
+            value = await _finished(handler.method(instance, *handler.args, **handler.kwargs))
+        except SystemExit:
+            raise
+        except BaseException as error:
+            # As above.
+            return self._crash(held, error)
+        finally:
+            set_top_frame(None)
+        return self._answer(held, value)
+
+    def stop(self, reason: str) -> None:
+        """Let every actor go, in order. Outside of any loop."""
+        while self._instances:
+            self._let_go(next(iter(self._instances)), reason)
+
+    # --- one message ---------------------------------------------------------------------------------------------
+
+    def _handler(self, held: Held) -> _Handler | Outcome:
+        """What this message calls, or what becomes of one that calls nothing."""
+        executor, envelope = self._executor, held.delivery.envelope
+        more = envelope.more
+        actor_class = more.actor_class if more is not None else ""
+        known = self._find(actor_class)
+        if known is None:
+            executor.log.unknown(envelope)
+            return self._refuse(held, NotRegistered(actor_class))
+        cls, task = known
+        if held.expired or (more is not None and 0 < more.deadline <= self._clock().wall):
+            # Nobody waits for the answer any more, and the asker was told that nobody starts on it.
+            executor.log.revoked(envelope, "expired")
+            return executor.outcomes.revoked(held, "expired")
+        method = methods_of(cls).get(envelope.name)
+        if method is None:
+            have = ", ".join(methods_of(cls)) or "none"
+            text = f"actors of {actor_class} have no method {envelope.name!r} for messages; they have {have}"
+            return self._refuse(held, TypeError(text))
+        try:
+            args, kwargs = executor.arguments_of(envelope)
+        except GreenroomError as error:
+            executor.log.undecodable(envelope, error)
+            return self._refuse(held, error)
+        return _Handler(cls, task, method, args, kwargs)
+
+    def _find(self, actor_class: str) -> tuple[type[Any], Task[..., Any]] | None:
+        known = self._known.get(actor_class)
+        if known is None and actor_class in self._classes:
+            task: Task[..., Any] = Task()
+            task.name = actor_class
+            known = self._known[actor_class] = (self._classes[actor_class], task)
+        return known
+
+    def _enter(self, held: Held, handler: _Handler) -> None:
+        """Make this message the parent of whatever the handler sends."""
+        request = self._executor.request_of(held, handler.args, handler.kwargs)
+        set_top_frame(Frame(handler.task, request, None))
+
+    def _answer(self, held: Held, value: object) -> Outcome:
+        try:
+            return self._executor.outcomes.succeeded(held, value, None, None)
+        except GreenroomError as error:
+            # What it answered cannot be sent. It has worked, so this is no crash.
+            return self._refuse(held, error)
+
+    def _refuse(self, held: Held, error: BaseException) -> Outcome:
+        return self._executor.outcomes.failed(held, describe(error, ""))
+
+    def _crash(self, held: Held, error: BaseException) -> Outcome:
+        mailbox, envelope = held.delivery.mailbox, held.delivery.envelope
+        self._instances.pop(mailbox, None)
+        if isinstance(error, Terminated):
+            return self._executor.outcomes.revoked(held, "terminated")
+        logger.error("actor %s crashed in %s[%s]: %r", mailbox, envelope.name, envelope.id, error, exc_info=error)
+        self._crashed(mailbox, envelope.more.actor_class if envelope.more is not None else "", error)
+        failed = ActorFailed(f"actor {mailbox!r} raised {error!r} in {envelope.name}", actor=mailbox)
+        failed.__cause__ = error
+        return self._executor.outcomes.failed(held, describe(failed), state=State.FAILURE)
+
+    # --- instances -----------------------------------------------------------------------------------------------
+
+    def _take(self, held: Held) -> Any:
+        return self._instances.pop(held.delivery.mailbox, None)
+
+    def _evict(self) -> None:
+        while len(self._instances) > self._instances_max:
+            self._let_go(next(iter(self._instances)), self._crowded)
+
+    async def _evict_async(self) -> None:
+        while len(self._instances) > self._instances_max:
+            mailbox = next(iter(self._instances))
+            try:
+                await _finished(self._instances.pop(mailbox).on_stop(self._crowded))
+            except Exception:
+                # It goes anyway, and nobody waits for an answer: the log tells of it.
+                logger.exception("actor %s raised while it stopped", mailbox)
+
+    def _let_go(self, mailbox: str, reason: str) -> None:
+        try:
+            _finish(self._instances.pop(mailbox).on_stop(reason))
+        except Exception:
+            # As above.
+            logger.exception("actor %s raised while it stopped", mailbox)
+
+    @property
+    def _crowded(self) -> str:
+        return f"more than {self._instances_max} actors live in one process"
+
+
+def _finish(value: Any) -> Any:
+    return coroutine_runner().run(value) if inspect.isawaitable(value) else value
+
+
+async def _finished(value: Any) -> Any:
+    return await value if inspect.isawaitable(value) else value
