@@ -1,0 +1,105 @@
+"""Greenroom: an actor-model distributed runtime for Python.
+
+Tasks are messages sent to named actor mailboxes; brokers keep them on disk; supervisor trees restart what crashes
+and set poison messages aside. This page is all that most programs import:
+
+    from greenroom import App
+
+    app = App("shop")
+
+    @app.task
+    def add(x: int, y: int) -> int:
+        return x + y
+
+    with app.run(workers=2):
+        print(add.delay(20, 22).get(timeout=5))
+"""
+
+from __future__ import annotations
+
+from .actors.actor import Actor
+from .actors.app import App
+from .actors.current import allow_join_result, current_app, current_task
+from .actors.errors import (
+    ActorFailed,
+    BrokerUnavailable,
+    EncodeError,
+    GreenroomError,
+    Ignore,
+    MailboxFull,
+    MaxRetriesExceededError,
+    NotRegistered,
+    OperationalError,
+    PoisonMessage,
+    Reject,
+    Retry,
+    SoftTimeLimitExceeded,
+    TaskRevokedError,
+    TimeLimitExceeded,
+    TimeoutError,
+    UnknownOutcome,
+    WorkerLostError,
+)
+from .actors.log import get_task_logger
+from .actors.ref import ActorRef, AskResult
+from .actors.results.result import AsyncResult
+from .actors.results.sets import GroupResult, ResultSet
+from .actors.runtime import Runtime, install_runtime
+from .actors.tasks.make import shared_task
+from .actors.tasks.queues import Exchange, Queue
+from .actors.tasks.signature import Signature, signature
+from .actors.tasks.task import Task
+from .supervisor.spec import Backoff, ChildSpec, Supervisor
+from .transport.payload import register_type
+
+__all__ = [
+    "Actor",
+    "ActorFailed",
+    "ActorRef",
+    "App",
+    "AskResult",
+    "AsyncResult",
+    "Backoff",
+    "BrokerUnavailable",
+    "ChildSpec",
+    "EncodeError",
+    "Exchange",
+    "GreenroomError",
+    "GroupResult",
+    "Ignore",
+    "MailboxFull",
+    "MaxRetriesExceededError",
+    "NotRegistered",
+    "OperationalError",
+    "PoisonMessage",
+    "Queue",
+    "Reject",
+    "ResultSet",
+    "Retry",
+    "Signature",
+    "SoftTimeLimitExceeded",
+    "Supervisor",
+    "Task",
+    "TaskRevokedError",
+    "TimeLimitExceeded",
+    "TimeoutError",
+    "UnknownOutcome",
+    "WorkerLostError",
+    "allow_join_result",
+    "current_app",
+    "current_task",
+    "get_task_logger",
+    "register_type",
+    "shared_task",
+    "signature",
+]
+
+
+def _load_runtime() -> Runtime:
+    # Clusters and workers are the floor above, and a program that only sends needs none of it.
+    from .supervisor.runtime import ClusterRuntime
+
+    return ClusterRuntime()
+
+
+install_runtime(_load_runtime)

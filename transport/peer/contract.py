@@ -1,7 +1,8 @@
 """The contract of a client: what an application needs of its link to the brokers.
 
 `transport.wire.client.Client` keeps it over ZeroMQ, and tests keep it in memory. A client is used by any thread.
-It never blocks without a bound: what waits is a `Promise`, and every promise is kept or broken in the end.
+It never blocks without a bound: what waits is a `Promise`, and every promise is kept or broken in the end. It
+survives a fork (the child has a link of its own), and flushes and closes itself at the exit of the process.
 """
 
 from __future__ import annotations
@@ -35,12 +36,13 @@ class Client(Protocol):
     """One application's link to its brokers."""
 
     def publish(
-        self, mailbox: str, envelopes: Sequence[Envelope], *, deadline_seconds: float
+        self, mailbox: str, envelopes: Sequence[Envelope], *, deadline_seconds: float | None = None
     ) -> Promise[object]:
         """Send messages to one mailbox, in order, and promise that a broker has accepted all of them.
 
         The promise is broken with MailboxFull, StoreFull or NotAllowed when a broker refused, BrokerUnavailable
-        when none was reached within `deadline_seconds`, and UnknownOutcome when nobody can tell.
+        when none was reached within its connection timeout, and UnknownOutcome when nobody can tell, also because
+        `deadline_seconds` are over.
         """
         ...
 

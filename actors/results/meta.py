@@ -1,0 +1,72 @@
+"""What is known of a message, decoded: the state's name, the value or the exception, and the rest.
+
+Owns the reading of a `transport.message.Result`, which results and actors' answers share. Whatever it holds is
+somebody else's word: values are decoded by the accepted content types only, exceptions are rebuilt, never imported.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import msgspec
+
+from ...transport.message import TERMINAL, Result, State
+from ...transport.verbs import Known
+from ..bodies import unpack_value
+from ..errors import Reject, TaskRevokedError
+from . import states
+from .failure import rebuild
+
+if TYPE_CHECKING:
+    from ..app import App
+
+_decoder: Final = msgspec.msgpack.Decoder(Result)
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class Meta(NamedTuple):
+    """One look at a message. `value`: what it returned, its exception, or the meta of a state of its own."""
+
+    state: str
+    value: Any = None
+    traceback: str | None = None
+    terminal: bool = False
+    record: Result | None = None
+
+    @property
+    def date_done(self) -> datetime | None:
+        """When it ended, in UTC."""
+        if self.record is None or not self.record.done_at:
+            return None
+        return _EPOCH + timedelta(microseconds=self.record.done_at)
+
+
+PENDING: Final = Meta(states.PENDING)
+
+
+def read_known(known: Known, app: App) -> Meta:
+    """Decode what a broker said of a message. Raises DecodeError and the like for a result that is no good."""
+    terminal = known.state in TERMINAL
+    record = _decoder.decode(known.result) if known.result else None
+    name = states.NAMES.get(known.state, states.PENDING)
+    if record is None:
+        return Meta(name, _missing(known.state), None, terminal)
+    if known.state == State.CUSTOM:
+        name = record.custom or name
+    if record.failure is not None:
+        return Meta(name, rebuild(record.failure), record.failure.traceback or None, terminal, record)
+    if not record.body:
+        return Meta(name, _missing(known.state), None, terminal, record)
+    conf = app.conf
+    value = unpack_value(record.content, record.body, known.id, accept=conf.result_accept_content, key=app.signing_key)
+    return Meta(name, value, None, terminal, record)
+
+
+def _missing(state: int) -> Any:
+    """Return what stands for a failure of which nothing is told."""
+    if state == State.REVOKED:
+        return TaskRevokedError("revoked")
+    if state in (State.FAILURE, State.REJECTED):
+        return Reject("the task's message was refused")
+    return None

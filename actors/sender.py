@@ -1,0 +1,95 @@
+"""An application's link to its brokers, and how calls go out on it.
+
+Owns the one client of an app, made at the first need. A call either waits until its message is confirmed, or
+(`background`) returns a promise of that.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from ..transport.message import Envelope
+from ..transport.peer.contract import Client, Promise
+
+if TYPE_CHECKING:
+    from .app import App
+    from .tasks.call import Prepared
+
+ClientFactory = Callable[["App"], Client]
+
+
+class Sender:
+    """Sends the messages of one app."""
+
+    def __init__(self, app: App, make_client: ClientFactory) -> None:
+        self._app = weakref.ref(app)
+        self.make_client = make_client
+        self._client: Client | None = None
+        self._lock = threading.Lock()
+
+    @property
+    def client(self) -> Client:
+        """The client. Making it connects to nothing yet."""
+        client = self._client
+        if client is None:
+            with self._lock:
+                client = self._client
+                if client is None:
+                    app = self._app()
+                    if app is None:
+                        raise RuntimeError("the app of this link is gone")
+                    client = self._client = self.make_client(app)
+        return client
+
+    def send(self, prepared: Prepared, *, deadline_seconds: float | None, background: bool) -> Promise[object] | None:
+        """Send one message. Raises what a broker refused it with, unless in the background."""
+        client = self._client or self.client
+        if background:
+            return client.publish_nowait(prepared.mailbox, [prepared.envelope])
+        client.publish(prepared.mailbox, [prepared.envelope], deadline_seconds=deadline_seconds).result()
+        return None
+
+    def send_batches(
+        self, batches: Mapping[str, Sequence[Envelope]], *, deadline_seconds: float | None, background: bool
+    ) -> dict[str, Promise[object]]:
+        """Send messages to several mailboxes; wait for all confirms, or return the promise of each mailbox.
+
+        Raises the first refusal, after all answers are in.
+        """
+        client = self._client or self.client
+        if background:
+            return {
+                mailbox: client.publish_nowait(mailbox, envelopes)
+                for mailbox, envelopes in batches.items()
+                if envelopes
+            }
+        promises = [
+            client.publish(mailbox, envelopes, deadline_seconds=deadline_seconds)
+            for mailbox, envelopes in batches.items()
+            if envelopes
+        ]
+        refusals: list[Exception] = []
+        for promise in promises:
+            try:
+                promise.result()
+            except Exception as error:
+                # Raised below, once it is known what became of the others.
+                refusals.append(error)
+        if refusals:
+            raise refusals[0]
+        return {}
+
+    def flush(self, timeout: float | None = None) -> None:
+        """Wait until all that was sent is confirmed. Raises the first refusal, and TimeoutError."""
+        if self._client is not None:
+            self._client.flush(timeout)
+
+    def close(self) -> None:
+        """End the link. The next call makes a new one."""
+        with self._lock:
+            client, self._client = self._client, None
+        if client is not None:
+            client.close()
