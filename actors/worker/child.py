@@ -19,7 +19,7 @@ import traceback
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from ...transport.clock import boot_now, system_now
+from ...transport.clock import boot_now, system_now, wall_now
 from ...transport.message import Kind
 from ...transport.page_marks import Page
 from ...transport.peer.attachment import Attachment
@@ -29,6 +29,7 @@ from ...transport.wire.wakeup import Wakeup
 from .. import signals
 from ..connecting import addresses_of
 from ..imports import import_task_modules
+from ..tasks.queues import queue_name
 from .aftermath import AftermathRunner
 from .asyncio_pool import AsyncioPool
 from .consumer import Consumer
@@ -95,6 +96,11 @@ def _prepare(config: ChildConfig) -> App:
     return app
 
 
+def own_mailboxes(app: App) -> list[str]:
+    """The mailboxes that the application names: its task_queues, or the default one."""
+    return app.router.queues.names or [queue_name(app.conf.task_default_queue)]
+
+
 class _Child:
     """The parts of one child, put together."""
 
@@ -114,7 +120,7 @@ class _Child:
         hosts_actors = config.kind == ChildKind.ACTORS
         consumer = Consumer(
             ConsumerSettings(
-                mailboxes=[] if hosts_actors else config.mailboxes,
+                mailboxes=[] if hosts_actors else config.mailboxes or own_mailboxes(app),
                 slots=config.slots,
                 kind=config.kind,
                 policies=[task.policy() for task in app.tasks.values()],
@@ -140,7 +146,7 @@ class _Child:
         self._deadlines = Deadlines(self._station.tell_parent, boot_now)
         self._executor = Executor(
             app,
-            Outcomes(config.node, system_now, app.content(app.conf.result_serializer, app.conf.result_compression)),
+            Outcomes(config.node, wall_now, app.content(app.conf.result_serializer, app.conf.result_compression)),
             self._deadlines,
             self._station,
             hostname=config.node,
