@@ -56,4 +56,9 @@ def system_now() -> Now:
 
 def boot_now() -> int:
     """Return the present boot time alone, in microseconds: for a hot loop that needs no other."""
-    return _read_boot_clock(_BOOT_CLOCK) // 1_000
+    return (time.monotonic_ns() if _BOOT_CLOCK is None else time.clock_gettime_ns(_BOOT_CLOCK)) // 1_000
+
+
+def wall_now() -> int:
+    """Return the present wall time alone, in microseconds."""
+    return time.time_ns() // 1_000

@@ -146,5 +146,4 @@ class AsyncioPool:
             self._loop.call_soon_threadsafe(call)
 
     def _limits_changed(self, word: LimitsChanged) -> None:
-        self._executor.time_limit = word.time_limit
-        self._executor.soft_time_limit = word.soft_time_limit
+        self._executor.set_limits(word.time_limit, word.soft_time_limit)

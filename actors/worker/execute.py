@@ -47,6 +47,8 @@ _NO_MORE: Final = More()
 _TASK: Final = int(Kind.TASK)
 _DEDUPLICATE: Final = int(Flag.DEDUPLICATE)
 _TRACK_STARTED: Final = int(Flag.TRACK_STARTED)
+_prerun, _postrun = signals.task_prerun, signals.task_postrun
+_success, _received = signals.task_success, signals.task_received
 _loads: Final[Callable[[bytes], Any]] = payload_msgpack.loads
 
 
@@ -112,11 +114,10 @@ class Executor:
         self.others: dict[int, OtherKind] = {}
         self._limits = limits
         self._reporter = reporter
-        self.time_limit = time_limit
-        self.soft_time_limit = soft_time_limit
+        self._time_limit = time_limit
+        self._soft_time_limit = soft_time_limit
         self._handlings: dict[str, Handling] = {}
         self._accept: frozenset[str] = frozenset(app.conf.accept_content)
-        self._accepts_msgpack = "msgpack" in self._accept
         self._deduplicates = bool(app.conf.worker_deduplicate_successful_tasks)
         executor = self
 
@@ -133,6 +134,7 @@ class Executor:
         Request.called_directly = False
         self._request: type[Context] = Request
         self._new_request: Callable[..., Any] = Request.__new__
+        self.refresh()
 
     # --- the short way -------------------------------------------------------------------------------------------
 
@@ -149,14 +151,11 @@ class Executor:
             or envelope.flags & BUSY_FLAGS
             or held.expired
             or held.delivery.redelivered
-            or self.soft_time_limit
-            or self.time_limit
-            or self.log.is_verbose
-            or not self._accepts_msgpack
-            or signals.task_prerun.receivers
-            or signals.task_postrun.receivers
-            or signals.task_success.receivers
-            or signals.task_received.receivers
+            or self._always_in_full
+            or _prerun.receivers
+            or _postrun.receivers
+            or _success.receivers
+            or _received.receivers
         ):
             return self._run_in_full(held)
         try:
@@ -274,8 +273,8 @@ class Executor:
                 sender=handling.task, task_id=request.id, task=handling.task, args=call.args, kwargs=call.kwargs
             )
         more = call.held.delivery.envelope.more or _NO_MORE
-        soft = more.soft_time_limit or self.soft_time_limit
-        hard = more.time_limit or self.time_limit
+        soft = more.soft_time_limit or self._soft_time_limit
+        hard = more.time_limit or self._time_limit
         if soft or hard:
             call.limited = True
             self._limits.begin(call.held, soft, hard)
@@ -413,9 +412,18 @@ class Executor:
         """Decode a call. Raises ContentDisallowed, SecurityError or DecodeError."""
         return unpack_call(envelope, accept=self._accept, key=self.app.signing_key)
 
+    def set_limits(self, time_limit: int, soft_time_limit: int) -> None:
+        """Change the defaults for bodies that begin from now on, in microseconds; 0: none."""
+        self._time_limit = time_limit
+        self._soft_time_limit = soft_time_limit
+        self.refresh()
+
     def refresh(self) -> None:
-        """Look again at what may have changed since: the log's level, tasks that were registered late."""
+        """Look again at what may have changed since: the log's level above all."""
         self.log.refresh()
+        self._always_in_full = bool(
+            self._time_limit or self._soft_time_limit or self.log.is_verbose or "msgpack" not in self._accept
+        )
 
     def _handling(self, name: str) -> Handling | None:
         handling = self._handlings.get(name)

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from ...transport import payload_msgpack
-from ...transport.clock import Now
 from ...transport.codec import FRAME_BYTES_MAX
 from ...transport.errors import EncodeError
 from ...transport.message import Failure, Flag, Follow, Outcome, Result, Retry, State
@@ -38,13 +37,16 @@ _encode: Final = msgspec.msgpack.Encoder().encode
 
 
 class Outcomes:
-    """Makes the outcomes of one worker. `worker` is the node's name; `content` how values are written."""
+    """Makes the outcomes of one worker.
 
-    def __init__(self, worker: str, clock: Callable[[], Now], content: Content = PLAIN) -> None:
+    `worker` is the node's name, `wall` tells the wall time in microseconds, `content` how values are written.
+    """
+
+    def __init__(self, worker: str, wall: Callable[[], int], content: Content = PLAIN) -> None:
         self.worker = worker
         self.content = content
         self._is_plain = content == PLAIN
-        self._clock = clock
+        self._wall = wall
 
     def returned(self, held: Held, value: object) -> Outcome:
         """SUCCESS of a body that sent nothing and is followed by nothing. Raises EncodeError or SecurityError."""
@@ -62,7 +64,7 @@ class Outcomes:
             content,
             body,
             None,
-            self._clock().wall,
+            self._wall(),
             self.worker,
             0 if more is None else more.retries,
         )
@@ -168,7 +170,7 @@ class Outcomes:
                 content,
                 body,
                 failure,
-                self._clock().wall,
+                self._wall(),
                 self.worker,
                 0 if more is None else more.retries,
                 custom,

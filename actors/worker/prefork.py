@@ -77,9 +77,9 @@ class Prefork:
                     assert isinstance(done, Afterwards)
                     self._finish(done, began, boot)
                     boot = boot_now()
+            release()
         finally:
             watcher.stop()
-            release()
             signal.signal(signal.SIGUSR1, before)
 
     def _run_body(self, held: Held) -> Outcome | Afterwards:
@@ -136,5 +136,4 @@ class Prefork:
             raise error or SoftTimeLimitExceeded()
 
     def _limits_changed(self, word: LimitsChanged) -> None:
-        self._executor.time_limit = word.time_limit
-        self._executor.soft_time_limit = word.soft_time_limit
+        self._executor.set_limits(word.time_limit, word.soft_time_limit)

@@ -91,17 +91,19 @@ class Station:
 
     def next_body(self, boot: int, runner: int = 0) -> Held | None:
         """Take what this runner runs next, and mark it as started; None: nothing may be started now."""
-        held = self.consumer.next_body(boot, self.page.heard(), runner)
+        page = self.page
+        held = self.consumer.next_body(boot, page.heard(), runner)
         if held is not None:
-            self.page.runners[runner].started(held.delivery.position, held.lease)
+            page.runners[runner].started(held.delivery.position, held.lease)
         return held
 
     def finished(self, outcome: Outcome, began: int, boot: int, runner: int = 0) -> None:
         """Take what became of this runner's body; settle if it is time for that."""
+        page = self.page
         outcome.runtime = boot - began
         encoded = _encode(outcome)
-        self.page.pend(encoded)
-        self.page.runners[runner].finished()
+        page.pend(encoded)
+        page.runners[runner].finished()
         if self.consumer.finished(outcome, encoded, boot, runner):
             self.settle(boot)
 

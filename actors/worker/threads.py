@@ -127,5 +127,4 @@ class Threads:
             runner.target.hit_any(SoftTimeLimitExceeded)
 
     def _limits_changed(self, word: LimitsChanged) -> None:
-        self._executor.time_limit = word.time_limit
-        self._executor.soft_time_limit = word.soft_time_limit
+        self._executor.set_limits(word.time_limit, word.soft_time_limit)

@@ -16,30 +16,30 @@ AHEAD = 10_000
 #: A body that has run this long (microseconds) holds up what waits behind it.
 LONG_BODY = 5_000
 
+#: What the newest body counts in the average.
+BODY_WEIGHT = 1 / 16
+
 
 class Window:
     """Measures, and says what to tell. `told` is what the broker knows."""
 
-    __slots__ = ("_body", "_commit", "_max", "_sent", "_slots", "told")
+    __slots__ = ("_commit", "_max", "_sent", "_slots", "body", "told")
 
     def __init__(self, slots: int, window_max: int = WINDOW_MAX) -> None:
         self.told = slots
         self._slots = slots
         self._max = max(slots, window_max)
-        #: Averages in microseconds; below 0: nothing was measured.
-        self._body = -1.0
+        #: What bodies take, in microseconds, on the average; before the first as much as a long one. The consumer
+        #: writes it: the first body counts whole, the others BODY_WEIGHT.
+        self.body = float(LONG_BODY)
+        #: The same of the way to the disk and back; below 0: nothing was measured.
         self._commit = -1.0
         #: (number, boot time) of each Settle that was not answered.
         self._sent: deque[tuple[int, int]] = deque()
 
-    def body_took(self, microseconds: int) -> None:
-        """A body came to an end, this long after it was taken."""
-        average = self._body
-        self._body = microseconds if average < 0 else average + (microseconds - average) * 0.0625
-
     def body_is_long(self) -> None:
         """A body has run for LONG_BODY and goes on: hold nothing beyond the slots until bodies are short."""
-        self._body = max(self._body, float(2 * LONG_BODY))
+        self.body = max(self.body, float(2 * LONG_BODY))
         self.told = self._slots
 
     def settle_sent(self, number: int, boot: int) -> None:
@@ -56,9 +56,9 @@ class Window:
 
     def wanted(self) -> int:
         """What the window should be by what was measured."""
-        if self._body < 0 or self._body >= LONG_BODY or self._commit < 0:
+        if self.body >= LONG_BODY or self._commit < 0:
             return self._slots
-        window = int(self._slots * (AHEAD + self._commit) / max(self._body, 1.0))
+        window = int(self._slots * (AHEAD + self._commit) / max(self.body, 1.0))
         return max(self._slots, min(window, self._max))
 
     def change(self, most: int) -> int | None:

@@ -356,7 +356,7 @@ def test_d11_the_window_is_bounded() -> None:
     window = Window(1)
     window.settle_sent(1, 0)
     window.applied(1, 1_000_000)
-    window.body_took(1)
+    window.body = float(1)
     assert window.wanted() == WINDOW_MAX
     assert window.change(5) == 5
     assert window.change(5) is None
@@ -366,9 +366,9 @@ def test_d11_long_bodies_get_their_slots_and_nothing_more() -> None:
     window = Window(4)
     window.settle_sent(1, 0)
     window.applied(1, 1_000_000)
-    window.body_took(LONG_BODY)
+    window.body = float(LONG_BODY)
     assert window.wanted() == 4
-    window.body_took(0)
+    window.body = float(0)
     assert window.wanted() > 4
     window.body_is_long()
     assert window.wanted() == 4
@@ -378,7 +378,7 @@ def test_d11_a_quarter_is_enough_and_less_is_not() -> None:
     window = Window(1)
     window.settle_sent(1, 0)
     window.applied(1, 1_000_000)
-    window.body_took(1)
+    window.body = float(1)
     window.told = 100
     assert window.change(124) is None
     assert window.change(76) is None
