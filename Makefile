@@ -46,8 +46,8 @@ check-rules: $(INSTALLED_ALL)
 storm: $(INSTALLED_ALL) ## kill workers at random while N tasks run (make storm N=100)
 	$(BIN)/python tests/live/storm.py --n $(N)
 
-bench: $(INSTALLED_ALL) ## measure the speed on this machine
-	$(BIN)/python benchmarks/run.py
+bench: $(INSTALLED_ALL) ## measure the speed on this machine (ROW=latency: one row; FULL=1: long)
+	$(BIN)/python benchmarks/run.py $(if $(ROW),--rows $(ROW)) $(if $(FULL),--full)
 
 venv: $(INSTALLED_ALL) ## make .venv with everything in it
 

@@ -98,7 +98,7 @@ def files() -> list[Path]:
     return sorted(
         path
         for path in found
-        if path.is_file() and path.suffix in SUFFIXES and not {"__pycache__", "static"} & set(path.parts)
+        if path.is_file() and path.suffix in SUFFIXES and not {"__pycache__", "static", ".venv"} & set(path.parts)
     )
 
 
