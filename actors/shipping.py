@@ -20,7 +20,6 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
-from ..transport import pickling
 from . import signals
 from .current import Proxy, actions_for_every_app, app_by_key, register_app
 from .settings.loader import import_by_name
@@ -33,8 +32,14 @@ if TYPE_CHECKING:
     from .app import App
 
 
+_OWN_PACKAGE = __package__.rpartition(".")[0] + "."
+
+
 def ship(app: App) -> bytes:
     """Return the app by value. Raises what pickling raises for something that cannot be written down."""
+    # Here and below, so that who never ships holds no pickle loader.
+    from ..transport import pickling
+
     app.finalize()
     path = _path_of(app)
     tasks = {name: task for name, task in app.tasks.items() if not _is_imported(task, task_module(task), path)}
@@ -68,9 +73,11 @@ def load_shipped(data: bytes) -> App:
 
     Raises what importing and loading raise.
     """
+    from ..transport import pickling
+
     header, app_class, blob = cast("tuple[dict[str, Any], bytes, bytes]", pickling.loads(data))
     sys.path.extend(entry for entry in header["sys_path"] if entry not in sys.path)
-    app = _app_of(header, app_class)
+    app = _app_of(header, lambda: cast("type[App]", pickling.loads(app_class)))
     app.set_current()
     for module in header["modules"]:
         importlib.import_module(module)
@@ -110,11 +117,11 @@ def task_module(task: Task[..., Any]) -> str:
     return cast("str", getattr(task._function, "__module__", None) or type(task).__module__)  # pyright: ignore[reportPrivateUsage]
 
 
-def _app_of(header: Mapping[str, Any], app_class: bytes) -> App:
+def _app_of(header: Mapping[str, Any], load_class: Callable[[], type[App]]) -> App:
     if header["path"]:
         app = cast("App", import_by_name(header["path"]))
     else:
-        cls = cast("type[App]", pickling.loads(app_class))
+        cls = load_class()
         # A class of apps may have brought its app along, if its methods mean it.
         app = app_by_key(header["key"]) or cls(header["main"], strict_typing=header["strict_typing"])
     app.key = header["key"]
@@ -126,6 +133,9 @@ def _path_of(app: App) -> str:
     """Return where the app can be imported from, as module:attribute; "" if nowhere."""
     for module_name, module in list(sys.modules.items()):
         if module_name in MAIN_MODULES or getattr(module, "__spec__", None) is None:
+            continue
+        if module_name.startswith(_OWN_PACKAGE):
+            # Our own modules remember apps too; a fresh process remembers others, or none.
             continue
         for name, value in list(vars(module).items()):
             if value is app and _is_importable_module(module_name):
