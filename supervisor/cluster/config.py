@@ -29,6 +29,7 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
     app: str = ""
     #: An application sent by value (cloudpickle), which the parent passes on and never loads.
     app_blob: bytes = b""
+    #: One address, or several with `;` between them.
     broker: str
     #: name@host; %h, %n, %d and %i are filled in by `node_name`.
     name: str = DEFAULT_NAME

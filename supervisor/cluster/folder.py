@@ -7,7 +7,7 @@ Owns what lies in such a folder (`folders` says where it is) and who may read an
     *.page      the pages
 
 The kernel lets go of the lock when the last process of the node has ended, so whoever gets it knows that the pages
-change no more, and is the only one to report them. A folder is only reported to the broker that its node served;
+change no more, and is the only one to report them. A folder is only reported to the brokers that its node served;
 one that nobody came for in `KEPT_SECONDS` is removed, since its leases were judged without it long ago.
 """
 
@@ -18,6 +18,7 @@ import fcntl
 import os
 import shutil
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -47,7 +48,7 @@ class NodeFolder:
         self.lock = lock
 
     @classmethod
-    def create(cls, session: str, node: str, broker: str) -> NodeFolder:
+    def create(cls, session: str, node: str, brokers: Sequence[str]) -> NodeFolder:
         """Make the folder of this node, whole at once. Raises OSError."""
         nodes = nodes_folder()
         nodes.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -55,7 +56,7 @@ class NodeFolder:
         unfinished.mkdir(mode=0o700)
         lock = _lock(unfinished)
         assert lock is not None, "nobody else knows of this folder"
-        about = About(node=node, broker=broker_key(broker), pid=os.getpid())
+        about = About(node=node, broker=broker_key(brokers), pid=os.getpid())
         (unfinished / "about").write_bytes(msgspec.json.encode(about))
         path = node_folder(session)
         unfinished.rename(path)
@@ -76,16 +77,19 @@ class NodeFolder:
         os.close(self.lock)
 
 
-def broker_key(address: str) -> str:
-    """Return what is the same for all spellings of a broker on this machine: its port, else its address."""
-    parsed = parse_address(address)
-    return f"tcp:{parsed.port}" if parsed.kind == "tcp" and parsed.is_local() else str(parsed)
+def broker_key(addresses: Sequence[str]) -> str:
+    """Return what is the same for all spellings of brokers on this machine: a port, else the address."""
+    keys: list[str] = []
+    for address in addresses:
+        parsed = parse_address(address)
+        keys.append(f"tcp:{parsed.port}" if parsed.kind == "tcp" and parsed.is_local() else str(parsed))
+    return " ".join(sorted(keys))
 
 
-def abandoned_folders(broker: str) -> list[NodeFolder]:
-    """Return the folders of dead nodes that served this broker, locked; remove those that nobody needs."""
+def abandoned_folders(brokers: Sequence[str]) -> list[NodeFolder]:
+    """Return the folders of dead nodes that served these brokers, locked; remove those that nobody needs."""
     folders: list[NodeFolder] = []
-    key = broker_key(broker)
+    key = broker_key(brokers)
     for path in sorted(nodes_folder().glob("*")):
         lock = _lock(path)
         if lock is None:

@@ -23,11 +23,11 @@ import threading
 import traceback
 from collections.abc import Callable
 from types import FrameType
-from typing import Any
 
 import msgspec
 import uuid_utils
 
+from ...actors.connecting import addresses_of
 from ...actors.worker.control import ChildConfig
 from ...transport.clock import MICROSECONDS, Clock, system_now
 from ...transport.page import DamagedPage, PageContents
@@ -97,7 +97,8 @@ class Node:
         self._limits = config.pool_limits()
         self.name = node_name(config.name)
         self.session = str(uuid_utils.uuid7())
-        self._folder = NodeFolder.create(self.session, self.name, config.broker)
+        self._addresses = addresses_of(config.broker)
+        self._folder = NodeFolder.create(self.session, self.name, self._addresses)
         self._selector = selectors.EpollSelector()
         self._signals = Signals(term_is_quit=os.environ.get("REMAP_SIGTERM") == "SIGQUIT")
         self._came: list[int] = []
@@ -106,7 +107,7 @@ class Node:
             role=Role.NODE,
             node=self.name,
             session=self.session,
-            addresses=[config.broker],
+            addresses=self._addresses,
             incarnation=config.incarnation,
             host=socket.gethostname(),
             pid=os.getpid(),
@@ -146,9 +147,13 @@ class Node:
         self._take_signals()
         adopt_orphans()
         name_process("greenroom-node")
-        self._selector.register(self._wakeup, selectors.EVENT_READ, lambda _: self._wakeup.clear())
+        self._selector.register(self._wakeup, selectors.EVENT_READ, self._woken)
+        for descriptor in (self._config.lifeline, self._config.ready):
+            if descriptor >= 0:
+                # They came by inheritance, and are for this process alone.
+                os.set_inheritable(descriptor, False)
         if self._config.lifeline >= 0:
-            self._selector.register(self._config.lifeline, selectors.EVENT_READ, lambda _: self._lifeline_ready())
+            self._selector.register(self._config.lifeline, selectors.EVENT_READ, self._lifeline_ready)
         self._line.start()
         self._pool.tell(StartPool())
         while not self._is_done():
@@ -241,7 +246,7 @@ class Node:
                 _log.warning("the broker said %s to a node, which means nothing to it", type(verb).__name__)
 
     def _report_dead_nodes(self) -> None:
-        for folder in abandoned_folders(self._config.broker):
+        for folder in abandoned_folders(self._addresses):
             count = self._reports.of_dead_node(folder)
             _log.info("reported %d children of a dead node, by the pages in %s", count, folder.path)
 
@@ -314,7 +319,10 @@ class Node:
                     _log.info("signal %s", signal.Signals(number).name)
                     self._pool.tell(asked)
 
-    def _lifeline_ready(self) -> None:
+    def _woken(self, _mask: int) -> None:
+        self._wakeup.clear()
+
+    def _lifeline_ready(self, _mask: int) -> None:
         if not os.read(self._config.lifeline, 4096):
             self._selector.unregister(self._config.lifeline)
             self._pool.tell(StopAsked(Stop.COLD, reason="whoever started this worker is gone"))
@@ -327,7 +335,7 @@ def _tell(notice: Notice) -> None:
 def _stacks() -> str:
     """Return what every thread of this process is doing."""
     names: dict[int | None, str] = {thread.ident: thread.name for thread in threading.enumerate()}
-    frames: dict[int, Any] = sys._current_frames()
+    frames: dict[int, FrameType] = sys._current_frames()  # pyright: ignore[reportPrivateUsage]  # the only way
     return "\n".join(
         f"thread {names.get(ident, ident)}:\n{''.join(traceback.format_stack(frame))}"
         for ident, frame in frames.items()

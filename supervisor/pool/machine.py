@@ -37,13 +37,12 @@ from collections.abc import Callable
 from enum import IntEnum
 from typing import Any
 
-from ...actors.worker.control import BodyEnded, BodyStarted, Leaving, Ready, StopChild, Unusable
+from ...actors.worker.control import BodyEnded, BodyStarted, Leaving, Ready, Unusable
 from ...transport.clock import Now
 from ...transport.verbs import ChildKind
-from ..backoff import Failures
-from ..intensity import RestartWindow
 from ..reasons import ExitReason
 from . import deaths
+from .endings import Endings
 from .events import (
     BrokerReachable,
     Bury,
@@ -52,7 +51,6 @@ from .events import (
     Fork,
     Forked,
     ForkFailed,
-    KillSpawner,
     Look,
     Looked,
     Notice,
@@ -63,7 +61,6 @@ from .events import (
     ResizeAsked,
     RetireSpawner,
     Said,
-    Say,
     Signal,
     SpawnAsked,
     SpawnerEnded,
@@ -75,9 +72,11 @@ from .events import (
     TerminateAsked,
     Tick,
 )
-from .limits import CHILDREN_MAX, PoolLimits
+from .limits import PoolLimits
 from .members import Member, MemberState, Roll
 from .spawners import Spawners
+from .starts import Starts
+from .strength import Strength
 
 #: Exit codes of a worker (0: it was asked to stop). The supervision gave up, as OTP's top supervisor does.
 EXIT_GAVE_UP = 1
@@ -88,8 +87,6 @@ EXIT_KILLED = 4
 
 #: Spawners at a time: the present one, and old ones whose children still finish their work.
 SPAWNERS_MAX = 8
-
-_KINDS = (ChildKind.POOL, ChildKind.QUARANTINE, ChildKind.ACTORS)
 
 
 class _Mode(IntEnum):
@@ -106,32 +103,19 @@ class PoolMachine:
 
     def __init__(self, limits: PoolLimits, kind: str = "prefork") -> None:
         self.limits = limits
-        self.kind = kind
         self._mode = _Mode.NEW
         self._roll = Roll()
-        prefork = kind == "prefork"
-        self._wanted: dict[ChildKind, int] = {
-            ChildKind.POOL: limits.concurrency if prefork else 1,
-            ChildKind.QUARANTINE: 0,
-            ChildKind.ACTORS: 0,
-        }
-        self._slots = limits.concurrency if kind in ("threads", "asyncio") else 1
+        self._strength = Strength(limits, kind)
         self._reachable = False
         self._spawners = Spawners()
-        self._starts = RestartWindow(limits.start_failures_max, limits.start_failures_period)
-        self._spawner_deaths = RestartWindow(limits.spawner_deaths_max, limits.start_failures_period)
-        self._failures = Failures()
-        #: No fork before this boot time.
-        self._forks_from = 0
+        self._endings = Endings(limits, self._spawners)
+        self._starts = Starts(limits)
         #: A soft stop becomes a cold one then.
         self._cold_due: int | None = None
-        self._ever_ready = False
         self._announced = False
-        self._shown_unusable: dict[str, None] = {}
         self._tasks: list[str] = []
         self._exit_code = 0
         self._exit_reason = ""
-        self._effects: list[PoolEffect] = []
         self._handlers: dict[type[PoolEvent], Callable[[Any, int], None]] = {
             StartPool: self._start,
             SpawnerUp: self._spawner_up,
@@ -158,14 +142,16 @@ class PoolMachine:
             return []
         self._handlers[type(event)](event, now.boot)
         self._balance(now.boot)
-        effects, self._effects = self._effects, []
+        effects, self._endings.effects = self._endings.effects, []
         return effects
 
     def wake_at(self) -> int | None:
         """Return the boot time (microseconds) at which a `Tick` is wanted, or None."""
+        if self._mode is _Mode.OVER:
+            return None
         dues = [self._roll.next_due(), self._cold_due]
-        if self._mode is _Mode.RUNNING and self._forks_from and self._missing():
-            dues.append(self._forks_from)
+        if self._mode is _Mode.RUNNING and self._starts.not_before and self._missing():
+            dues.append(self._starts.not_before)
         return min((due for due in dues if due is not None), default=None)
 
     @property
@@ -190,7 +176,7 @@ class PoolMachine:
             self._start_spawner()
 
     def _start_spawner(self) -> None:
-        self._effects.append(StartSpawner(self._spawners.add()))
+        self._effect(StartSpawner(self._spawners.add()))
 
     def _spawner_up(self, event: SpawnerUp, now: int) -> None:
         self._spawners.came_up(event.generation)
@@ -204,7 +190,7 @@ class PoolMachine:
                 self._bury(member, ChildEnded(member.number, signal=signal.SIGKILL))
         if event.generation != self._spawners.current or self._mode is not _Mode.RUNNING:
             return
-        if not self._spawner_deaths.attempt(now):
+        if not self._starts.spawner_died(now):
             self._give_up(
                 EXIT_GAVE_UP,
                 f"the spawner died more than {self.limits.spawner_deaths_max} times within "
@@ -214,10 +200,6 @@ class PoolMachine:
             return
         self._notice("spawner_died", f"the spawner died ({event.reason}); the pool starts anew", grave=True)
         self._start_spawner()
-
-    def _kill_spawner(self, generation: int) -> None:
-        if self._spawners.kill(generation):
-            self._effects.append(KillSpawner(generation))
 
     # ---- the life of a child ----
 
@@ -263,19 +245,17 @@ class PoolMachine:
                     self._notice("leaving", f"{_name(member)} leaves: {message.reason}")
             case Unusable():
                 member.unusable = message.reason
-                if message.reason not in self._shown_unusable:
-                    self._shown_unusable[message.reason] = None
+                if self._starts.is_news(message.reason):
                     self._notice("unusable", f"{message.reason}\n{message.traceback}".rstrip(), grave=True)
 
     def _came_up(self, ready: Ready, now: int) -> None:
-        self._ever_ready = True
-        self._failures.came_up(now)
+        self._starts.came_up(now)
         self._tasks = self._tasks or ready.tasks
         members = self._roll.active(ChildKind.POOL)
         up = sum(member.state is MemberState.READY for member in members)
-        if not self._announced and up >= self._wanted[ChildKind.POOL]:
+        if not self._announced and up >= self._strength.wanted(ChildKind.POOL):
             self._announced = True
-            self._effects.append(PoolReady(self._tasks))
+            self._effect(PoolReady(self._tasks))
 
     def _ended(self, event: ChildEnded, now: int) -> None:
         member = self._roll.get(event.number)
@@ -297,13 +277,13 @@ class PoolMachine:
             self._notice("died", f"{_name(member)} {reason}; another takes its place", grave=True)
 
     def _ended_before_ready(self, member: Member, event: ChildEnded, reason: ExitReason, now: int) -> None:
-        if member.unusable is not None and not self._ever_ready:
+        if member.unusable is not None and not self._starts.any_ready:
             self._give_up(EXIT_UNUSABLE, member.unusable, now)
         elif member.too_slow:
             seconds = _seconds(self.limits.start_timeout)
             self._start_failed(member, f"it was not ready within {seconds} s, and was killed", now)
         elif deaths.killed_from_outside(event):
-            self._forks_from = now + self.limits.killed_delay
+            self._starts.was_killed(now)
             self._notice("died", f"{_name(member)} {reason} before it was ready", grave=True)
         else:
             self._start_failed(member, member.unusable or f"it ended before it was ready: {reason}", now)
@@ -312,8 +292,7 @@ class PoolMachine:
         if self._takes_old_spawner(member):
             self._notice("reload_failed", f"the old children stay, because of {_name(member)}: {why}", grave=True)
             return
-        self._forks_from = now + self._failures.failed(self.limits.start_backoff, now, 0.0)
-        if self._starts.attempt(now):
+        if self._starts.failed(now):
             self._notice("start_failed", f"{_name(member)} did not start: {why}", grave=True)
             return
         self._give_up(
@@ -335,7 +314,7 @@ class PoolMachine:
 
     def _bury(self, member: Member, event: ChildEnded) -> None:
         self._roll.remove(member.number)
-        self._effects.append(
+        self._effect(
             Bury(
                 member.number,
                 member.pid,
@@ -354,11 +333,10 @@ class PoolMachine:
     def _spawn_asked(self, event: SpawnAsked, now: int) -> None:
         if event.kind == ChildKind.POOL:
             return
-        most = self.limits.most(event.kind)
+        most = self._strength.ask(event.kind, event.count)
         if event.count > most:
-            kind = event.kind.name.lower()
-            self._notice("spawn_limited", f"{event.count} {kind} children were asked for; {most} is the most here")
-        self._wanted[event.kind] = max(self._wanted[event.kind], min(event.count, most))
+            text = f"{event.count} {event.kind.name.lower()} children were asked for; {most} is the most here"
+            self._notice("spawn_limited", text)
 
     def _terminate_asked(self, event: TerminateAsked, now: int) -> None:
         member = self._roll.get(event.number)
@@ -371,7 +349,7 @@ class PoolMachine:
                 "only prefork and solo workers can terminate what runs",
             )
         elif member.watches.terminate(event.position, event.signal):
-            self._effects.append(Look(member.number, event.position, 0))
+            self._effect(Look(member.number, event.position, 0))
 
     def _looked(self, event: Looked, now: int) -> None:
         member = self._roll.get(event.number)
@@ -382,9 +360,9 @@ class PoolMachine:
             return
         number = member.watches.signal_due(event.position, now, self.limits.terminate_grace)
         if number is not None:
-            self._effects.append(Signal(member.number, number))
+            self._effect(Signal(member.number, number))
         if member.watches.kill_due(event.position, now):
-            self._kill(member, now)
+            self._endings.kill(member, now)
 
     def _broker_reachable(self, event: BrokerReachable, now: int) -> None:
         self._reachable = event.reachable
@@ -406,63 +384,18 @@ class PoolMachine:
 
     def _enter(self, mode: _Mode, now: int) -> None:
         self._mode = mode
+        self._endings.stopping = True
         if mode > _Mode.WARM:
             self._cold_due = None
         for member in self._roll:
             if mode is _Mode.WARM:
-                self._ask_to_leave(member, now)
+                self._endings.ask(member, now)
             elif mode is _Mode.COLD:
-                self._end_soon(member, now)
+                self._endings.soon(member, now)
             else:
-                self._end_now(member, now)
+                self._endings.now(member, now)
         if mode is _Mode.HARD and not self._exit_code:
             self._exit_code = EXIT_KILLED
-
-    def _ask_to_leave(self, member: Member, now: int) -> None:
-        if member.going:
-            return
-        if not member.pid:
-            self._never_mind(member)
-        elif member.state is not MemberState.READY:
-            member.kill_due = now + self.limits.idle_grace
-        self._effects.append(Say(member.number, StopChild()))
-        self._is_leaving(member)
-
-    def _is_leaving(self, member: Member) -> None:
-        member.asked = True
-        if member.pid:
-            member.start_due = None
-        if member.active:
-            member.state = MemberState.LEAVING
-
-    def _never_mind(self, member: Member) -> None:
-        """The pool stops before this child was forked: no need to wait for a spawner that reads the code."""
-        if self._mode > _Mode.RUNNING and self._spawners.is_loading(member.generation):
-            self._kill_spawner(member.generation)
-
-    def _end_soon(self, member: Member, now: int) -> None:
-        if member.ready_at is None:
-            self._end_now(member, now)
-        elif member.state is not MemberState.DOOMED:
-            self._effects.append(Say(member.number, StopChild(cold=True)))
-            self._is_leaving(member)
-            member.term_due = now + self.limits.cold_grace
-            member.kill_due = member.term_due + self.limits.kill_grace
-
-    def _end_now(self, member: Member, now: int) -> None:
-        self._is_leaving(member)
-        member.ended_by_stop = member.state is not MemberState.DOOMED or member.ended_by_stop
-        self._kill(member, now)
-        if not member.pid:
-            self._never_mind(member)
-
-    def _kill(self, member: Member, now: int) -> None:
-        if member.state is not MemberState.DOOMED:
-            member.state = MemberState.DOOMED
-            member.start_due = member.term_due = None
-            self._effects.append(Signal(member.number, signal.SIGKILL))
-        # A spawner that does not act on this must not hold up the end of the pool.
-        member.kill_due = now + self.limits.idle_grace if self._mode > _Mode.RUNNING else None
 
     def _give_up(self, code: int, reason: str, now: int) -> None:
         self._exit_code, self._exit_reason = code, reason
@@ -479,12 +412,12 @@ class PoolMachine:
             self._notice("reload_refused", text)
 
     def _resize_asked(self, event: ResizeAsked, now: int) -> None:
-        if self.kind != "prefork":
-            self._notice("resize_refused", f"a pool of kind {self.kind} has one child; restart it with another -c")
-            return
-        wanted = min(max(self._wanted[ChildKind.POOL] + event.by, 1), CHILDREN_MAX)
-        self._wanted[ChildKind.POOL] = wanted
-        self._notice("resized", f"the pool keeps {wanted} children from now on")
+        wanted = self._strength.resize(event.by)
+        if wanted is None:
+            text = f"a pool of kind {self._strength.pool} has one child; restart the worker with another -c"
+            self._notice("resize_refused", text)
+        else:
+            self._notice("resized", f"the pool keeps {wanted} children from now on")
 
     # ---- time ----
 
@@ -494,46 +427,17 @@ class PoolMachine:
         for member in self._roll:
             due = member.next_due()
             if due is not None and due <= now:
-                self._member_due(member, now)
-
-    def _member_due(self, member: Member, now: int) -> None:
-        if member.start_due is not None and member.start_due <= now:
-            member.start_due = None
-            member.too_slow = True
-            self._kill_or_spawner(member, now)
-        if member.kill_due is not None and member.kill_due <= now:
-            member.term_due = member.kill_due = None
-            if member.state is MemberState.DOOMED:
-                self._kill_spawner(member.generation)
-            else:
-                member.ended_by_stop = True
-                self._kill_or_spawner(member, now)
-        elif member.term_due is not None and member.term_due <= now:
-            member.term_due = None
-            member.ended_by_stop = True
-            self._effects.append(Signal(member.number, signal.SIGTERM))
-        if member.state is not MemberState.DOOMED:
-            for position, lease in member.watches.due(now):
-                self._effects.append(Look(member.number, position, lease))
-
-    def _kill_or_spawner(self, member: Member, now: int) -> None:
-        """Kill a child; where its fork was ordered and never came, it is the spawner that is stuck."""
-        if member.pid:
-            self._kill(member, now)
-        else:
-            self._kill_spawner(member.generation)
+                self._endings.due(member, now)
 
     # ---- the right number ----
 
     def _balance(self, now: int) -> None:
         """Fork what is missing, let go of what is too much, and end the pool after its last child."""
         if self._mode is _Mode.RUNNING:
-            if now >= self._forks_from:
-                for kind, count in self._missing():
-                    for _ in range(count):
-                        self._fork(kind, now)
-            for kind in _KINDS:
-                self._trim(kind, now)
+            while (member := self._strength.too_many(self._roll, self._spawners.current)) is not None:
+                self._endings.ask(member, now)
+            for kind in self._missing() if now >= self._starts.not_before else ():
+                self._fork(kind, now)
         for generation in self._spawners:
             # The old spawner of a reload goes with its last child.
             if generation != self._spawners.current and not self._roll.of_generation(generation):
@@ -542,46 +446,28 @@ class PoolMachine:
             for generation in self._spawners:
                 self._retire_spawner(generation)
             self._mode = _Mode.OVER
-            self._effects.append(Exit(self._exit_code, self._exit_reason))
+            self._effect(Exit(self._exit_code, self._exit_reason))
 
-    def _missing(self) -> list[tuple[ChildKind, int]]:
-        """Return how many children of which kinds have to be forked."""
-        missing: list[tuple[ChildKind, int]] = []
-        for kind in _KINDS:
-            active = self._roll.active(kind)
-            # While there are old ones to be replaced, one more than wanted: the next to take over.
-            spare = any(member.generation != self._spawners.current for member in active)
-            count = self._wanted[kind] + spare - len(active)
-            if count > 0:
-                missing.append((kind, count))
-        return missing
+    def _missing(self) -> list[ChildKind]:
+        """Return the kinds of the children that have to be forked."""
+        if self._spawners.is_killed(self._spawners.current):
+            return []
+        return self._strength.missing(self._roll, self._spawners.current)
 
     def _fork(self, kind: ChildKind, now: int) -> None:
-        ordinary = kind == ChildKind.POOL
-        slots = self._slots if ordinary else 1
-        # A suspect runs alone in a process of its own, whatever the pool (spec D25).
-        pool = "prefork" if kind == ChildKind.QUARANTINE and self.kind != "asyncio" else self.kind
+        pool, slots = self._strength.shape(kind)
         member = self._roll.add(kind, self._spawners.current, slots, now + self.limits.start_timeout)
-        self._effects.append(Fork(member.generation, member.number, kind, pool, slots))
-
-    def _trim(self, kind: ChildKind, now: int) -> None:
-        """Let children go: the old ones of a reload, each once its successor is ready, and those too many."""
-        active = self._roll.active(kind)
-        wanted = self._wanted[kind]
-        old = [member for member in active if member.generation != self._spawners.current]
-        ready = sum(member.state is MemberState.READY for member in active)
-        for member in old[: max(0, ready - wanted)]:
-            self._ask_to_leave(member, now)
-        if not old:
-            for member in active[wanted:]:
-                self._ask_to_leave(member, now)
+        self._effect(Fork(member.generation, member.number, kind, pool, slots))
 
     def _retire_spawner(self, generation: int) -> None:
         self._spawners.remove(generation)
-        self._effects.append(RetireSpawner(generation))
+        self._effect(RetireSpawner(generation))
+
+    def _effect(self, effect: PoolEffect) -> None:
+        self._endings.effects.append(effect)
 
     def _notice(self, kind: str, text: str, *, grave: bool = False) -> None:
-        self._effects.append(Notice(kind, text, grave))
+        self._effect(Notice(kind, text, grave))
 
 
 def _name(member: Member) -> str:

@@ -35,7 +35,10 @@ from types import FrameType
 
 import msgspec
 
+from ...actors.imports import import_task_modules
+from ...actors.worker.child import run_child
 from ...actors.worker.control import ChildConfig
+from ...actors.worker.load import find_app
 from .channel import Channel
 from .kernel import (
     adopt_orphans,
@@ -199,8 +202,8 @@ class Spawner:
     def _end_all(self) -> None:
         """Kill everything below this process, and wait for it."""
         deadline = time.monotonic() + LAST_WAIT_SECONDS
-        for pid in (*self._by_pid, *self._helpers):
-            kill_group(pid)
+        for known in (*self._by_pid, *self._helpers):
+            kill_group(known)
         self._by_pid.clear()
         poller = select.poll()
         poller.register(self._wake_read, select.POLLIN)
@@ -220,8 +223,6 @@ class Spawner:
 def load_body(name: str) -> Body:
     """Return what children run: a function named as module:function, or ours. Raises ImportError."""
     if not name:
-        from ...actors.worker.child import run_child
-
         return run_child
     module, _, function = name.partition(":")
     body: Body = getattr(importlib.import_module(module), function)
@@ -231,9 +232,13 @@ def load_body(name: str) -> Body:
 def preload(config: SpawnerConfig) -> str:
     """Import the application; return why this process can't be forked with it, or nothing."""
     try:
-        for module in (config.app.partition(":")[0], *config.modules):
-            if module:
-                importlib.import_module(module)
+        if config.body:
+            # Not a worker's child, so it is no application of ours that it runs.
+            importlib.import_module(config.app.partition(":")[0])
+        else:
+            import_task_modules(find_app(config.app))
+        for module in config.modules:
+            importlib.import_module(module)
     except BaseException as error:
         # Its children import it again, and tell the node what is wrong with it.
         return f"its import failed: {type(error).__name__}: {error}"
@@ -261,7 +266,7 @@ def main(arguments: list[str]) -> int:
     # What lies in the spawner's memory is shared with its children as long as nobody writes to it.
     gc.disable()
     body = load_body(config.body)
-    if config.preload:
+    if config.preload and config.app:
         reason = preload(config)
         _flush()
         if reason:

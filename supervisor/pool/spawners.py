@@ -56,6 +56,10 @@ class Spawners:
         self._killed[generation] = None
         return True
 
+    def is_killed(self, generation: int) -> bool:
+        """Tell whether it was killed and its end has not been told yet."""
+        return generation in self._killed
+
     def older(self) -> list[int]:
         """Return those older than the current one, newest first."""
         return [generation for generation in reversed(self._up) if generation < self.current]

@@ -75,6 +75,8 @@ def obey(config: ChildConfig, word: list[Any]) -> Any:
             signal.signal(number, signal.SIG_IGN)
         case ["fill_stderr"]:
             threading.Thread(target=fill_stderr, daemon=True).start()
+        case _:
+            raise ValueError(f"a word that no puppet knows: {word}")
     return None
 
 

@@ -1,0 +1,71 @@
+"""How many children of each kind a pool should have, and which are missing or too many.
+
+Owns the wanted numbers and the shape of a pool of each kind (prefork: a process a slot; threads and asyncio: one
+process with all slots; solo: one with one). It forks and stops nobody.
+
+During a reload there are *old* children, those of another spawner than the current one. For as long, one child more
+than wanted may be there: the next one to take over. An old one goes when enough are ready without it.
+"""
+
+from __future__ import annotations
+
+from ...transport.verbs import ChildKind
+from .limits import CHILDREN_MAX, PoolLimits
+from .members import Member, MemberState, Roll
+
+KINDS = (ChildKind.POOL, ChildKind.QUARANTINE, ChildKind.ACTORS)
+
+
+class Strength:
+    """The wanted numbers of children; `pool` is prefork, threads, asyncio or solo."""
+
+    __slots__ = ("_limits", "_wanted", "pool")
+
+    def __init__(self, limits: PoolLimits, pool: str) -> None:
+        self.pool = pool
+        self._limits = limits
+        ordinary = limits.concurrency if pool == "prefork" else 1
+        self._wanted = {ChildKind.POOL: ordinary, ChildKind.QUARANTINE: 0, ChildKind.ACTORS: 0}
+
+    def wanted(self, kind: ChildKind) -> int:
+        """Return how many children of this kind there should be."""
+        return self._wanted[kind]
+
+    def shape(self, kind: ChildKind) -> tuple[str, int]:
+        """Return how a child of this kind runs bodies: its pool, and its slots."""
+        if kind == ChildKind.POOL:
+            return self.pool, self._limits.concurrency if self.pool in ("threads", "asyncio") else 1
+        # A suspect runs alone in a process of its own, whatever the pool (spec D25); its coroutine needs its loop.
+        return "prefork" if kind == ChildKind.QUARANTINE and self.pool != "asyncio" else self.pool, 1
+
+    def ask(self, kind: ChildKind, count: int) -> int:
+        """Want at least `count` children of a kind, within the limits; return the limit."""
+        most = self._limits.most(kind)
+        self._wanted[kind] = max(self._wanted[kind], min(count, most))
+        return most
+
+    def resize(self, by: int) -> int | None:
+        """Want so many ordinary children more; return how many that makes, None where the pool has just one."""
+        if self.pool != "prefork":
+            return None
+        self._wanted[ChildKind.POOL] = min(max(self._wanted[ChildKind.POOL] + by, 1), CHILDREN_MAX)
+        return self._wanted[ChildKind.POOL]
+
+    def missing(self, roll: Roll, current: int) -> list[ChildKind]:
+        """Return the kinds to be forked, each as often as a child of it is missing."""
+        missing: list[ChildKind] = []
+        for kind in KINDS:
+            active = roll.active(kind)
+            spare = any(member.generation != current for member in active)
+            missing += [kind] * (self._wanted[kind] + spare - len(active))
+        return missing
+
+    def too_many(self, roll: Roll, current: int) -> Member | None:
+        """Return a child that should go, or None: those that are not ready go first, and of equals the youngest."""
+        for kind in KINDS:
+            active, wanted = roll.active(kind), self._wanted[kind]
+            old = [member for member in active if member.generation != current]
+            ready = sum(member.state is MemberState.READY for member in active)
+            if len(active) > wanted + bool(old) or (old and ready > wanted):
+                return max(old or active, key=lambda member: (member.state is not MemberState.READY, member.number))
+        return None
