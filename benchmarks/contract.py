@@ -102,7 +102,7 @@ class Row:
     #: Whether one round is enough in a full run, because it takes minutes.
     once_in_full: bool = False
     #: How many seconds a measurement should take: in a short run, in a full one.
-    seconds: tuple[float, float] = (2.0, 10.0)
+    seconds: tuple[float, float] = (1.5, 10.0)
     #: Seconds after which a measurement is given up: in a short run, in a full one.
     patience: tuple[float, float] = (40.0, 150.0)
 

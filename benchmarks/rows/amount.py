@@ -8,7 +8,7 @@ from contract import Plan
 
 #: The first try, and how long a try must last to be believed.
 FIRST = 100
-TRY_SECONDS = 0.25
+TRY_SECONDS = 0.4
 COUNT_MAX = 2_000_000
 
 

@@ -74,6 +74,6 @@ ROW = Row(
     measure=_measure,
     workers=False,
     once_in_full=True,
-    seconds=(4.0, 180.0),
+    seconds=(3.0, 180.0),
     patience=(60.0, 400.0),
 )
