@@ -118,13 +118,13 @@ class Peer:
         self.boot = max(self.boot, self.wake)
         return self.tell(Tick())
 
-    def attach(self, **how: int) -> list[Effect]:
+    def attach(self, *, epoch: int = 1, version: int = PROTOCOL_VERSION) -> list[Effect]:
         if self.machine.state is State.IDLE:
             self.tell(Start())
         elif self.machine.state is State.LOST:
             self.sleep()
         self.tell(LinkOpened(self.machine.link, b"token"))
-        return self.hear(welcome(**how))
+        return self.hear(welcome(epoch=epoch, version=version))
 
 
 def kinds(effects: list[Effect]) -> list[type]:
@@ -209,7 +209,7 @@ def test_d3_what_was_not_answered_is_said_again_byte_for_byte_before_the_owner_h
     assert kinds(effects) == [Transmit, Attached]
     again = sent(effects)
     assert [type(verb) for verb in again] == [Settle, Settle, Request]
-    assert [verb for verb in decoded(first)[1:]] == again
+    assert decoded(first)[1:] == again
     raw = b"".join(message[0] for e in effects if isinstance(e, Transmit) for message in e.messages)
     assert raw[1:] in first[0]
     assert peer.machine.flush() == []

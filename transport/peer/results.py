@@ -42,6 +42,7 @@ class ResultBook:
         self._expected: dict[str, None] = {}
         self._kept: dict[str, Known] = {}
         self._kept_bytes = 0
+        self._linked = False
 
     def expect(self, ids: Iterable[str]) -> None:
         """These are published on the present link, to be pushed without a Watch."""
@@ -53,6 +54,8 @@ class ResultBook:
 
     def ask(self, ids: Sequence[str]) -> tuple[list[Known], list[str]]:
         """Somebody wants to know: return what is known as terminal, and which ids the broker must be told to watch.
+
+        Without a link there is nobody to tell; `attached` returns those ids later.
 
         Raises LocalProtocolError at ASKED_MAX.
         """
@@ -67,9 +70,9 @@ class ResultBook:
             if kept is not None:
                 known.append(kept)
             elif id not in self._asked:
-                expected = id in self._expected
-                self._asked[id] = not expected
-                if not expected:
+                told = self._linked and id not in self._expected
+                self._asked[id] = told
+                if told:
                     watch.append(id)
         return known, watch
 
@@ -93,12 +96,14 @@ class ResultBook:
 
     def detached(self) -> None:
         """The link is gone, and with it every watch and everything that was about to be pushed."""
+        self._linked = False
         self._expected.clear()
         for id in self._asked:
             self._asked[id] = False
 
     def attached(self) -> list[str]:
         """There is a new link: return the ids that must be watched on it."""
+        self._linked = True
         watch = [id for id, watched in self._asked.items() if not watched and id not in self._expected]
         for id in watch:
             self._asked[id] = True

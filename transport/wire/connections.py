@@ -36,13 +36,15 @@ PROBE_INTERVAL: Final = 1_000
 class Connection:
     """One connection. `number` is the core's name for it; 0 once the core closed it, or if turned away."""
 
-    __slots__ = ("descriptor", "inode", "number", "routing_id")
+    __slots__ = ("descriptor", "inode", "number", "over", "routing_id")
 
     def __init__(self, routing_id: bytes, number: int, descriptor: int, inode: int) -> None:
         self.routing_id = routing_id
         self.number = number
         self.descriptor = descriptor
         self.inode = inode
+        #: The verdict was spoken.
+        self.over = False
 
 
 class Connections:
@@ -76,10 +78,9 @@ class Connections:
     def disconnected(self, descriptor: int, now: int) -> None:
         """A connection on this descriptor is over."""
         self._open.pop(descriptor, None)
-        owners = self._by_descriptor.get(descriptor)
+        owners = [owner for owner in self._by_descriptor.get(descriptor, ()) if not owner.over]
         if not owners:
             self._unclaimed[descriptor] = None
-            return
         for connection in owners:
             self._suspects.setdefault(connection, now + VERDICT_PATIENCE)
 
@@ -132,6 +133,7 @@ class Connections:
                     del self._suspects[connection]
                     continue
             del self._suspects[connection]
+            connection.over = True
             over.append(connection)
         return over
 

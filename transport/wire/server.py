@@ -73,6 +73,8 @@ FAREWELL_MILLISECONDS: Final = 500
 
 #: A frame of no verbs: what a connection is probed with.
 _PROBE: Final = encode([])[0]
+#: How libzmq tells the peer of a Unix socket: with its user, group and process. Others are numeric addresses.
+_UNIX_PEER: Final = "localhost:"
 _logger = logging.getLogger("greenroom.broker")
 
 
@@ -279,21 +281,24 @@ class BrokerServer:
         parts = [first.bytes]
         if first.more:
             parts += receive_rest(self._socket)
-        descriptor = first.get(zmq.SRCFD)
+        try:
+            descriptor = first.get(zmq.SRCFD)
+            peer = first.get("Peer-Address")
+        except zmq.ZMQError:
+            # A peer of ZMTP 1 or 2, or whoever sends noise that looks like it: not heard, and cut for its silence.
+            return
         assert isinstance(descriptor, int)
-        # The peer's address as libzmq saw it at accept: a Unix socket's is its credentials, after a colon.
-        peer = first.get("Peer-Address")
-        local = isinstance(peer, str) and (not peer or peer.startswith(":"))
+        assert isinstance(peer, str)
         self._read_monitor()
         verbs = decode_to_broker(parts)
-        refusal = self._refusal(routing_id, verbs, local)
+        refusal = self._refusal(routing_id, verbs, peer)
         connection = self._connections.greeted(routing_id, descriptor, now.boot, welcome=refusal is None)
         if refusal is None:
             frames.append(Frame(connection.number, verbs, parts[1:], sum(map(len, parts))))
         else:
             self._send(connection, encode([refusal]))
 
-    def _refusal(self, routing_id: bytes, verbs: object, local: bool) -> Reset | None:
+    def _refusal(self, routing_id: bytes, verbs: object, peer: str) -> Reset | None:
         """Tell why this first frame does not open the door, if so."""
         if isinstance(verbs, BadFrame):
             return Reset(f"that was no frame: {verbs.reason}")
@@ -301,7 +306,7 @@ class BrokerServer:
             return Reset("the first verb on a link is Hello")
         if not routing_id.startswith(b"\0"):
             return Reset("a link has no routing id of its own choice", final=True)
-        if not local and not tokens_match(self._token, verbs[0].token):
+        if not peer.startswith(_UNIX_PEER) and not tokens_match(self._token, verbs[0].token):
             return Reset(
                 "not allowed: the token of this broker is needed; it lies in its data folder and in "
                 "$XDG_RUNTIME_DIR/greenroom or ~/.greenroom of the user who runs it",
