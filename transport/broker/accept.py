@@ -1,11 +1,12 @@
 """Accepting: a publish becomes rows, whole or not at all, once, in order (spec D6, D7, D28).
 
 A batch with the session's next number is applied; its outcome, acceptance or refusal, is committed with the number.
-An earlier number gets the stored outcome again. A later one, or a session that this broker does not know speaking a
-number above 1, is refused: its sender cannot know what became of what it said before.
+An earlier number gets the stored outcome again. A later one is refused as of an unknown session: this broker does not
+know what its sender said before, so the sender cannot know what became of it.
 
 A group whose messages are all plain (one priority, no times to resolve, no chosen id) is stored as it came. The
-others are cut: a row for each message that waits for a due time or has a chosen id, a row a priority for the rest.
+others are cut: a row for each message that waits for a due time or has a chosen id, a row for each run of the rest.
+A message whose chosen id the store has not judged yet holds its place in the lane: what came after it waits for it.
 """
 
 from __future__ import annotations
@@ -16,17 +17,19 @@ from ..codec import BODY_BYTES_MAX, encode_envelopes, envelopes_of
 from ..message import Envelope, Flag, More
 from ..store.records import Append
 from ..store.records import Session as SessionRecord
-from ..verbs import Confirm, Durability, Group, Publish, Refusal, Reset
+from ..verbs import Confirm, Durability, Group, Publish, Refusal
 from .desk import Desk
-from .events import CloseLink
 from .held import Message, Row, Stage
-from .journal import Accepted
+from .journal import Accepted, Unique
 from .mailbox import Mailbox
 from .schedule import Schedule
 from .sessions import Publishing, Session, encode_refused
+from .settling import resolve
 
 #: As a plain integer: an IntFlag's own operators cost ten times as much.
 CHOSEN_ID = int(Flag.CHOSEN_ID)
+#: Idle mailboxes are looked for this often when there are too many, in microseconds.
+FORGET_EVERY = 1_000_000
 
 
 class Accepting:
@@ -37,9 +40,10 @@ class Accepting:
         self._schedule = schedule
         #: Sessions whose number moved in this pass, in order.
         self._moved: dict[str, Publishing] = {}
+        self._forgotten_at = 0
 
-    def publish(self, session: Session, verb: Publish, parts: list[bytes], size: int) -> None:
-        """Take one numbered batch."""
+    def publish(self, session: Session, verb: Publish, parts: list[bytes], size: int) -> str:
+        """Take one numbered batch. Returns why the link must be cut, or nothing."""
         desk = self._desk
         publishing = desk.publishing.get(session.id)
         if publishing is None:
@@ -52,75 +56,78 @@ class Accepting:
                 del publishing.refused[number]
         if verb.number <= publishing.applied:
             if verb.number <= publishing.committed:
-                desk.send(session.link, self._outcome(publishing, verb.number))
-            return
+                desk.send(session, self._outcome(publishing, verb.number))
+            return ""
         if verb.number != publishing.applied + 1:
             self._refuse_gap(session, publishing, verb.number)
-            return
+            return ""
+        if session.unconfirmed_bytes + size > desk.settings.publish_bytes_max + BODY_BYTES_MAX:
+            return "it has more bytes unconfirmed than it was granted"
         session.unconfirmed_bytes += size
-        if session.unconfirmed_bytes > desk.settings.publish_bytes_max + BODY_BYTES_MAX:
-            desk.effects.append(CloseLink(session.link, "more bytes unconfirmed than it was granted"))
-            return
         publishing.applied = verb.number
         self._moved[session.id] = publishing
-        accepted = Accepted(session, verb.number, [], [], [], size, [])
-        refusal, detail = self._apply(session, verb, parts, accepted)
+        accepted = Accepted(session.id, verb.number, size)
+        refusal, detail = self._apply(session, publishing, verb, parts, accepted)
         if refusal:
             publishing.refused[verb.number] = (refusal, detail)
             desk.counts.refused += 1
         else:
             desk.journal.open.accepted.append(accepted)
-        desk.journal.open.then.append(lambda: self._committed(session, publishing, accepted))
+        link = session.link
+        desk.journal.open.then.append(lambda: self._committed(link, publishing, accepted))
+        return ""
 
     def _refuse_gap(self, session: Session, publishing: Publishing, number: int) -> None:
         desk = self._desk
-        if publishing.applied:
-            desk.send(session.link, Reset(f"batch {number} came after batch {publishing.applied}", final=False))
-            desk.effects.append(CloseLink(session.link, "batches out of order"))
-            return
-        detail = f"this broker does not know session {session.id}; what became of its batch {number} is unknown"
-        desk.send(
-            session.link,
-            Confirm(desk.partition, desk.epoch, number, Refusal.UNKNOWN_SESSION, Durability.MEMORY, detail),
+        detail = (
+            f"this broker knows session {session.id} up to batch {publishing.applied}; "
+            f"what became of what was said before batch {number} is unknown"
         )
+        refusal = Confirm(desk.partition, desk.epoch, number, Refusal.UNKNOWN_SESSION, Durability.MEMORY, detail)
+        desk.send(session, refusal)
 
     def _outcome(self, publishing: Publishing, number: int) -> Confirm:
         desk = self._desk
         refusal, detail = publishing.refused.get(number, (0, ""))
         return Confirm(desk.partition, desk.epoch, number, refusal, publishing.durability, detail)
 
-    def _committed(self, session: Session, publishing: Publishing, accepted: Accepted) -> None:
-        """The batch is on disk: confirm, and let messages whose chosen id the store judged become ready."""
+    def _committed(self, link: int, publishing: Publishing, accepted: Accepted) -> None:
+        """The batch is on disk: confirm, on whatever link the session has now, and let judged messages go on."""
+        desk = self._desk
         publishing.committed = max(publishing.committed, accepted.number)
-        session.unconfirmed_bytes -= accepted.bytes
-        if session.link:
-            self._desk.send(session.link, self._outcome(publishing, accepted.number))
-        for message in accepted.unique:
-            if message.stage != Stage.SETTLED:
-                self._place(message)
+        session = desk.sessions.get(accepted.session)
+        if session is not None and session.link:
+            if session.link == link:
+                session.unconfirmed_bytes = max(0, session.unconfirmed_bytes - accepted.bytes)
+            desk.send(session, self._outcome(publishing, accepted.number))
+        for unique in accepted.unique:
+            self._judged(unique)
 
     def flush(self) -> None:
         """At the end of a pass: one session record for each session whose number moved."""
         if not self._moved:
             return
+        desk = self._desk
         for id, publishing in self._moved.items():
-            self._desk.journal.write(
-                SessionRecord(id, publishing.applied, encode_refused(publishing), publishing.seen_at),
-                Durability(publishing.durability),
-            )
+            if desk.publishing.get(id) is publishing:
+                desk.journal.write(
+                    SessionRecord(id, publishing.applied, encode_refused(publishing), publishing.seen_at),
+                    Durability(publishing.durability),
+                )
         self._moved = {}
 
     # --- applying ------------------------------------------------------------------------------------------------
 
-    def _apply(self, session: Session, verb: Publish, parts: list[bytes], accepted: Accepted) -> tuple[int, str]:
+    def _apply(
+        self, session: Session, publishing: Publishing, verb: Publish, parts: list[bytes], accepted: Accepted
+    ) -> tuple[int, str]:
         desk = self._desk
         if desk.draining:
             return Refusal.NOT_ALLOWED, "the broker is shutting down; try again in a moment"
         if desk.store_full:
             return Refusal.STORE_FULL, "the broker's disk is full"
-        groups: list[tuple[Mailbox, Group, list[Envelope]]] = []
+        groups: list[tuple[Group, list[Envelope]]] = []
         used = 0
-        durability = Durability.CLUSTER
         added: dict[str, int] = {}
         for group in verb.groups:
             try:
@@ -128,43 +135,66 @@ class Accepting:
             except (msgspec.MsgspecError, ValueError) as error:
                 return Refusal.INVALID, f"a group for mailbox {group.mailbox!r} cannot be read: {error}"
             used += group.parts
-            name = group.mailbox
-            if name not in desk.mailboxes and len(desk.mailboxes) + len(added) >= desk.settings.mailboxes_max:
-                limit = desk.settings.mailboxes_max
-                return (
-                    Refusal.MAILBOX_FULL,
-                    f"the broker has {limit} mailboxes, its limit; {name!r} would be one more",
-                )
-            mailbox = desk.mailbox(name)
-            added[name] = added.get(name, 0) + len(envelopes)
-            full = self._full(mailbox, added[name])
-            if full:
-                return Refusal.MAILBOX_FULL, full
+            added[group.mailbox] = added.get(group.mailbox, 0) + len(envelopes)
+            groups.append((group, envelopes))
+        refusal = self._too_many(added)
+        if refusal:
+            return Refusal.MAILBOX_FULL, refusal
+        durability = Durability.CLUSTER if groups else Durability.DISK
+        for group, envelopes in groups:
+            mailbox = desk.mailbox(group.mailbox)
             durability = min(durability, desk.durability(mailbox))
-            groups.append((mailbox, group, envelopes))
-        desk.publishing[session.id].durability = durability
-        for mailbox, group, envelopes in groups:
             self._accept(session, mailbox, group, envelopes, accepted)
+        publishing.durability = durability
         return Refusal.ACCEPTED, ""
 
-    def _full(self, mailbox: Mailbox, more: int) -> str:
+    def _too_many(self, added: dict[str, int]) -> str:
+        """Why these (messages by mailbox) find no room; empty if they do."""
+        desk = self._desk
+        limit = desk.settings.mailboxes_max
+        new = sum(1 for name in added if name not in desk.mailboxes)
+        if new and len(desk.mailboxes) + new > limit and desk.now.boot >= self._forgotten_at + FORGET_EVERY:
+            self._forgotten_at = desk.now.boot
+            desk.forget_idle_mailboxes()
+            new = sum(1 for name in added if name not in desk.mailboxes)
+        if new and len(desk.mailboxes) + new > limit:
+            return f"the broker has {len(desk.mailboxes)} mailboxes, its limit is {limit}, and {new} more would be new"
+        for name, count in added.items():
+            mailbox = desk.mailboxes.get(name)
+            refusal = self._full(name, mailbox, count)
+            if refusal:
+                return refusal
+        return ""
+
+    def _full(self, name: str, mailbox: Mailbox | None, more: int) -> str:
         settings = self._desk.settings
-        declared = mailbox.declared
-        limit = settings.mailbox_max_messages if declared.max_messages is None else declared.max_messages
-        if mailbox.depth + more <= limit:
-            return ""
-        policy = declared.on_full or settings.mailbox_on_full
+        limit = settings.mailbox_max_messages
+        depth, policy = 0, settings.mailbox_on_full
+        if mailbox is not None:
+            declared = mailbox.declared
+            depth = mailbox.depth
+            limit = limit if declared.max_messages is None else declared.max_messages
+            policy = declared.on_full or policy
         blocked = "block: " if policy == "block" else ""
-        return (
-            f"{blocked}mailbox {mailbox.name!r} holds {mailbox.depth} messages, its limit is {limit}, "
-            f"and {more} more came"
-        )
+        if depth + more > limit:
+            return f"{blocked}mailbox {name!r} holds {depth} messages, its limit is {limit}, and {more} more came"
+        if mailbox is not None and not mailbox.strongest:
+            size = sum(lane.bytes for lane in mailbox.lanes)
+            if size > settings.memory_bytes_max and not self._desk.durability(mailbox):
+                return (
+                    f"{blocked}mailbox {name!r} keeps {size} bytes of bodies in memory, "
+                    f"its limit is {settings.memory_bytes_max}"
+                )
+        return ""
 
     def _accept(
         self, session: Session, mailbox: Mailbox, group: Group, envelopes: list[Envelope], accepted: Accepted
     ) -> None:
         desk = self._desk
         desk.counts.accepted += len(envelopes)
+        durability = desk.durability(mailbox)
+        if durability > mailbox.strongest or not mailbox.depth:
+            mailbox.strongest = durability
         priority = envelopes[0].priority
         for envelope in envelopes:
             more = envelope.more
@@ -175,29 +205,21 @@ class Accepting:
         self._append(session, mailbox, priority, envelopes, blob, accepted)
 
     def _accept_cut(self, session: Session, mailbox: Mailbox, envelopes: list[Envelope], accepted: Accepted) -> None:
-        plain: dict[int, list[Envelope]] = {}
+        runs: dict[int, list[Envelope]] = {}
         for envelope in envelopes:
             more = envelope.more
-            if more is not None and _has_times(more):
-                self._resolve(more)
-            if envelope.flags & CHOSEN_ID or (more is not None and more.due):
-                self._append_alone(session, mailbox, envelope, accepted)
+            due = resolve(more, self._desk.now.wall) if more is not None else 0
+            if due:
+                self._append_due(session, mailbox, envelope, due, accepted)
+            elif envelope.flags & CHOSEN_ID:
+                run = runs.pop(envelope.priority, None)
+                if run:
+                    self._append(session, mailbox, envelope.priority, run, encode_envelopes(run), accepted)
+                self._append_chosen(session, mailbox, envelope, accepted)
             else:
-                plain.setdefault(envelope.priority, []).append(envelope)
-        for priority, some in plain.items():
-            self._append(session, mailbox, priority, some, encode_envelopes(some), accepted)
-
-    def _resolve(self, more: More) -> None:
-        """Turn durations into wall times, once (D28)."""
-        wall = self._desk.now.wall
-        if more.delay:
-            more.due = wall + more.delay
-            more.delay = 0
-        if more.expires_in:
-            more.expires = wall + more.expires_in
-            more.expires_in = 0
-        if more.due and more.due <= wall:
-            more.due = 0
+                runs.setdefault(envelope.priority, []).append(envelope)
+        for priority, run in runs.items():
+            self._append(session, mailbox, priority, run, encode_envelopes(run), accepted)
 
     def _append(
         self,
@@ -207,117 +229,146 @@ class Accepting:
         envelopes: list[Envelope],
         blob: bytes,
         accepted: Accepted,
+        unique: str = "",
     ) -> None:
+        """One row of ready messages: in memory while the lane has room, else in the store only."""
         desk = self._desk
         count = len(envelopes)
         base = desk.positions(count)
         durability = desk.durability(mailbox)
         row = Row(base, count, mailbox, priority, session.id, durability)
         if durability:
-            desk.journal.write(Append(base, count, mailbox.name, priority, 0, session.id, blob), durability)
+            until = desk.now.wall + desk.settings.unique_ttl if unique else 0
+            desk.journal.write(
+                Append(base, count, mailbox.name, priority, 0, session.id, blob, unique, until), durability
+            )
         accepted.rows.append(row)
         mailbox.depth += count
         lane = mailbox.lane(priority)
-        settings = desk.settings
-        if not durability or lane.has_room(settings.head_messages_max, settings.head_bytes_max):
+        message: Message | None = None
+        if not durability or lane.has_room(desk.head_messages_max, desk.head_bytes_max):
             row.loaded = row.full
             messages = [Message(base + index, row, envelope) for index, envelope in enumerate(envelopes)]
+            message = messages[0]
             accepted.messages.extend(messages)
-            lane.append(row, messages)
+            if durability:
+                lane.append(row, messages)
+            else:
+                for each in messages:
+                    lane.put_behind(each)
         else:
             lane.tail += count
             accepted.tails.append((row, count))
-        desk.busy[mailbox.name] = mailbox
+        if unique and durability:
+            accepted.unique.append(Unique(unique, row, message))
+            if message is not None:
+                row.unjudged = True
+                lane.unjudged += 1
+        desk.stir(mailbox)
 
-    def _append_alone(self, session: Session, mailbox: Mailbox, envelope: Envelope, accepted: Accepted) -> None:
-        """One message in a row of its own: it waits, or the store must judge its id first."""
+    def _append_chosen(self, session: Session, mailbox: Mailbox, envelope: Envelope, accepted: Accepted) -> None:
+        blob = encode_envelopes([envelope])
+        self._append(session, mailbox, envelope.priority, [envelope], blob, accepted, unique=envelope.id)
+
+    def _append_due(self, session: Session, mailbox: Mailbox, envelope: Envelope, due: int, accepted: Accepted) -> None:
+        """One message in a row of its own, which waits for its time, and for the store's word if its id was chosen."""
         desk = self._desk
         base = desk.positions(1)
         durability = desk.durability(mailbox)
-        row = Row(base, 1, mailbox, envelope.priority, session.id, durability)
+        row = Row(base, 1, mailbox, envelope.priority, session.id, durability, due=due)
         row.loaded = 1
-        chosen = bool(envelope.flags & CHOSEN_ID)
-        due = envelope.more.due if envelope.more is not None else 0
+        unique = envelope.id if envelope.flags & CHOSEN_ID and durability else ""
         if durability:
-            unique = envelope.id if chosen else ""
-            until = desk.now.wall + desk.settings.unique_ttl if chosen else 0
+            blob = encode_envelopes([envelope])
+            until = desk.now.wall + desk.settings.unique_ttl if unique else 0
             desk.journal.write(
-                Append(
-                    base,
-                    1,
-                    mailbox.name,
-                    envelope.priority,
-                    due,
-                    session.id,
-                    encode_envelopes([envelope]),
-                    unique,
-                    until,
-                ),
-                durability,
+                Append(base, 1, mailbox.name, envelope.priority, due, session.id, blob, unique, until), durability
             )
         accepted.rows.append(row)
-        message = Message(base, row, envelope)
+        message = Message(base, row, envelope, stage=Stage.SCHEDULED)
         accepted.messages.append(message)
         mailbox.depth += 1
-        if chosen and durability:
-            # Not ready before the store said that the id is new: counted as scheduled until then.
-            message.stage = Stage.SCHEDULED
-            mailbox.scheduled += 1
-            accepted.unique.append(message)
-        elif due:
-            message.stage = Stage.SCHEDULED
-            mailbox.scheduled += 1
-            self._schedule.add(due, message)
+        mailbox.scheduled += 1
+        if unique:
+            row.unjudged = True
+            desk.known[base] = row
+            accepted.unique.append(Unique(unique, row, message))
         else:
-            self._ready(message)
-
-    def _place(self, message: Message) -> None:
-        """The store knows the message's chosen id as new: let it wait for its time, or be ready."""
-        mailbox = message.row.mailbox
-        due = message.envelope.more.due if message.envelope.more is not None else 0
-        if due > self._desk.now.wall:
             self._schedule.add(due, message)
-        else:
-            message.stage = Stage.READY
-            mailbox.scheduled -= 1
-            self._ready(message)
 
-    def _ready(self, message: Message) -> None:
-        mailbox = message.row.mailbox
-        # Kept in memory whatever the lane's bound: its position is below the tail's, so no read would find it.
-        mailbox.lane(message.row.priority).put_behind(message)
-        self._desk.busy[mailbox.name] = mailbox
+    # --- what the store said -------------------------------------------------------------------------------------
 
-    def duplicates(self, accepted: Accepted, positions: set[int]) -> None:
-        """The store had these chosen ids already: the messages never were; their publish counts as accepted."""
-        for message in accepted.unique:
-            if message.position in positions:
-                mailbox = message.row.mailbox
-                mailbox.depth -= 1
-                mailbox.scheduled -= 1
-                message.stage = Stage.SETTLED
+    def _judged(self, unique: Unique) -> None:
+        """The store knows the id as new: let the message wait for its time, or what stood behind it pass."""
+        row = unique.row
+        if not row.unjudged:
+            return
+        row.unjudged = False
+        mailbox = row.mailbox
+        message = unique.message
+        assert message is not None
+        if not row.due:
+            mailbox.lane(row.priority).unjudged -= 1
+            self._desk.rouse(mailbox)
+        elif message.stage == Stage.SCHEDULED:
+            self._schedule.add(row.due, message)
+
+    def duplicates(self, accepted: Accepted, bases: dict[int, None]) -> list[str]:
+        """The store had some of these ids already: their messages never were. Returns those ids."""
+        ids: list[str] = []
+        for unique in accepted.unique:
+            if unique.row.base in bases:
+                ids.append(unique.id)
+                self._remove(unique.row, unique.message)
+        return ids
 
     def undo(self, accepted: Accepted) -> None:
         """The store had no room for this publish: it is refused, and nothing of it stays."""
         desk = self._desk
-        publishing = desk.publishing[accepted.session.id]
-        publishing.refused[accepted.number] = (Refusal.STORE_FULL, "the broker's disk is full")
-        self._moved[accepted.session.id] = publishing
+        publishing = desk.publishing.get(accepted.session)
+        if publishing is not None:
+            publishing.refused[accepted.number] = (Refusal.STORE_FULL, "the broker's disk is full")
+            self._moved[accepted.session] = publishing
+        desk.counts.accepted -= sum(row.count for row in accepted.rows)
+        desk.counts.refused += 1
         for message in accepted.messages:
-            if message.stage == Stage.SETTLED:
-                continue
-            mailbox = message.row.mailbox
-            desk.uncount(message)
-            desk.unlease(message)
-            mailbox.depth -= 1
-            if message.stage == Stage.READY:
-                mailbox.lane(message.row.priority).remove(message)
-            message.stage = Stage.SETTLED
+            self._remove(message.row, message)
         for row, count in accepted.tails:
             row.mailbox.depth -= count
             row.mailbox.lane(row.priority).tail -= count
-        desk.counts.accepted -= len(accepted.messages) + sum(count for _, count in accepted.tails)
-        desk.counts.refused += 1
+        accepted.unique.clear()
+
+    def _remove(self, row: Row, message: Message | None) -> None:
+        """Take back a message that the store has not."""
+        desk = self._desk
+        mailbox = row.mailbox
+        lane = mailbox.lane(row.priority)
+        if row.unjudged and not row.due:
+            lane.unjudged -= 1
+            desk.rouse(mailbox)
+        row.unjudged = False
+        if message is None:
+            if row.left:
+                row.left = 0
+                mailbox.depth -= 1
+                lane.tail -= 1
+            return
+        if message.stage == Stage.SETTLED:
+            return
+        if row.due and row.durability and desk.known.pop(row.base, None) is None:
+            self._schedule.tail -= 1
+        desk.release(message)
+        mailbox.depth -= 1
+        if message.stage == Stage.READY:
+            lane.remove(message)
+        message.stage = Stage.SETTLED
+
+    def purged(self, accepted: Accepted, mailbox: Mailbox) -> None:
+        """The mailbox was purged of what this publish left to the store."""
+        for row, _ in accepted.tails:
+            if row.mailbox is mailbox:
+                row.left = 0
+        accepted.tails = [(row, count) for row, count in accepted.tails if row.mailbox is not mailbox]
 
 
 def _has_times(more: More) -> bool:

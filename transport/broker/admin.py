@@ -32,16 +32,16 @@ from ..requests import (
     SessionInfo,
     Status,
 )
-from ..store.records import Dead, DeadGone, MailboxRow, Purge, ResultsGone, Revoked
-from ..store.records import Past as PastRecord
-from ..verbs import Cancel, Op, Recall, Reply, Request, Terminate
+from ..store.records import Dead, DeadGone, MailboxRow, ResultsGone, Revoked
+from ..verbs import Op, Reply, Request
 from .desk import Desk
-from .endings import Endings
 from .events import DeadRead, ReadDead, ReadResults, ResultsRead
-from .held import Message, Stage
+from .held import Stage
 from .mailbox import Mailbox
-from .past import Past, decode_past, encode_past
-from .schedule import Schedule
+from .outflow import VERB_BYTES
+from .past import Past, decode_past
+from .places import Places
+from .removal import Removal
 from .sessions import Session
 
 _encoder = msgspec.msgpack.Encoder()
@@ -63,11 +63,13 @@ class Waiting(msgspec.Struct):
 class Admin:
     """Answers requests."""
 
-    def __init__(self, desk: Desk, endings: Endings, schedule: Schedule) -> None:
+    def __init__(self, desk: Desk, places: Places, removal: Removal) -> None:
         self._desk = desk
-        self._endings = endings
-        self._schedule = schedule
+        self._places = places
+        self._removal = removal
         self._reads: dict[int, Waiting] = {}
+        #: Dead letters that are gone as soon as it is committed: a read from before may still show them.
+        self._acted: dict[int, None] = {}
 
     def request(self, session: Session, request: Request) -> None:
         """Take one request."""
@@ -86,9 +88,9 @@ class Admin:
             case DeadFilter():
                 self._read_dead(session, request.number, op, params)
             case PurgeMailbox():
-                self._answer(session, request.number, Count(self._purge(params.mailbox)))
+                self._answer(session, request.number, Count(self._removal.purge(params.mailbox)))
             case Revoke():
-                self._answer(session, request.number, Count(self._revoke(params)))
+                self._answer(session, request.number, Count(self._removal.revoke(params)))
             case Forget():
                 self._desk.journal.write(ResultsGone(params.ids))
                 self._answer(session, request.number, Count(len(params.ids)))
@@ -100,16 +102,15 @@ class Admin:
     # --- answers -------------------------------------------------------------------------------------------------
 
     def _reply(self, session: Session, number: int, value: msgspec.Struct) -> None:
-        if session.link:
-            self._desk.send(session.link, Reply(number, value=msgspec.Raw(_encoder.encode(value))))
+        encoded = _encoder.encode(value)
+        self._desk.send(session, Reply(number, value=msgspec.Raw(encoded)), len(encoded) + VERB_BYTES)
 
     def _answer(self, session: Session, number: int, value: msgspec.Struct) -> None:
         """Reply after the commit of this pass."""
         self._desk.journal.say(session, Reply(number, value=msgspec.Raw(_encoder.encode(value))))
 
     def _error(self, session: Session, number: int, error: str) -> None:
-        if session.link:
-            self._desk.send(session.link, Reply(number, error))
+        self._desk.send(session, Reply(number, error))
 
     def _read(self, session: Session, number: int, op: Op, filter: DeadFilter | None = None) -> int:
         token = self._desk.token()
@@ -134,7 +135,7 @@ class Admin:
             born = _born(lane.head[0].envelope)
             oldest = max(0.0, (self._desk.now.wall - born) / 1e6) if born else 0.0
         consumers = sum(1 for session in mailbox.consumers if session.link)
-        if mailbox.is_actor and mailbox.owner is not None and mailbox.owner.link:
+        if mailbox.owner is not None and mailbox.owner.link:
             consumers = 1
         return MailboxInfo(
             mailbox.name,
@@ -152,85 +153,24 @@ class Admin:
         if params.on_full not in (None, "reject", "block"):
             self._error(session, number, f"on_full is 'reject' or 'block', not {params.on_full!r}")
             return
-        mailbox = self._desk.mailbox(params.mailbox)
+        if params.durability not in (None, 0, 1, 2):
+            self._error(session, number, f"durability is 0 (memory), 1 (process) or 2 (disk), not {params.durability}")
+            return
+        desk = self._desk
+        limit = desk.settings.mailboxes_max
+        if params.mailbox not in desk.mailboxes and len(desk.mailboxes) >= limit:
+            self._error(session, number, f"the broker has {limit} mailboxes, its limit")
+            return
+        mailbox = desk.mailbox(params.mailbox)
         declared = mailbox.declared
         if params.max_messages is not None:
             declared.max_messages = params.max_messages
         if params.on_full is not None:
             declared.on_full = params.on_full
         if params.durability is not None:
-            if params.durability not in (0, 1, 2):
-                self._error(
-                    session,
-                    number,
-                    f"durability is 0 (memory), 1 (process) or 2 (disk), not {params.durability}",
-                )
-                return
             declared.durability = params.durability
-        self._desk.journal.write(MailboxRow(mailbox.name, _encoder.encode(declared)))
+        desk.journal.write(MailboxRow(mailbox.name, _encoder.encode(declared)))
         self._answer(session, number, Count(1))
-
-    def _purge(self, name: str) -> int:
-        """Drop what is ready or scheduled; what is out with workers stays."""
-        desk = self._desk
-        mailbox = desk.mailboxes.get(name)
-        if mailbox is None:
-            return 0
-        before = mailbox.depth
-        keep: dict[int, None] = {}
-        for session in desk.sessions.values():
-            for message in session.held.values():
-                if message.row.mailbox is mailbox:
-                    keep[message.row.base] = None
-        for lane in mailbox.lanes:
-            while lane.head:
-                desk.end(lane.pop())
-            mailbox.depth -= lane.tail
-            lane.tail = 0
-            lane.reading = False
-            lane.after = desk.next_position - 1
-        for message in self._schedule.waiting_of(mailbox):
-            desk.end(message)
-        # What is left of the scheduled rests in the store, or waits for a quarantine child.
-        rest = self._schedule.forget_tail_of(mailbox)
-        mailbox.depth -= rest
-        mailbox.scheduled -= rest
-        desk.journal.write(Purge(name, list(keep)))
-        return before - mailbox.depth
-
-    # --- revoke --------------------------------------------------------------------------------------------------
-
-    def _revoke(self, params: Revoke) -> int:
-        desk = self._desk
-        until = desk.now.wall + desk.settings.revoked_ttl
-        wanted = dict.fromkeys(params.ids)
-        for id in wanted:
-            desk.revoked[id] = until
-            desk.journal.write(Revoked(id, until))
-        for session in desk.sessions.values():
-            for message in session.held.values():
-                if message.envelope.id in wanted:
-                    self._revoke_held(session, message, params)
-        for message in self._schedule.waiting_with(wanted):
-            self._endings.revoked(message, "revoked")
-        for mailbox in desk.mailboxes.values():
-            for lane in mailbox.lanes:
-                found = [message for message in lane.head if message.envelope.id in wanted]
-                for message in found:
-                    lane.remove(message)
-                    self._endings.revoked(message, "revoked")
-        return len(wanted)
-
-    def _revoke_held(self, session: Session, message: Message, params: Revoke) -> None:
-        desk = self._desk
-        if session.link:
-            desk.send(session.link, Recall([message.position]))
-        if params.terminate:
-            parent = desk.sessions.get(session.parent)
-            if session.link:
-                desk.send(session.link, Cancel(message.position, params.signal))
-            if parent is not None and parent.link:
-                desk.send(parent.link, Terminate(session.id, message.position, params.signal))
 
     # --- results -------------------------------------------------------------------------------------------------
 
@@ -265,14 +205,19 @@ class Admin:
 
     def _act_on_dead(self, waiting: Waiting, letters: list[Dead]) -> None:
         desk = self._desk
-        for letter in letters:
+        # Two requests may have read the same letters before either has acted.
+        fresh = [letter for letter in letters if letter.position not in self._acted]
+        for letter in fresh:
+            self._acted[letter.position] = None
             mailbox = desk.mailbox(letter.mailbox)
             mailbox.dead = max(0, mailbox.dead - 1)
             if waiting.op is Op.DEAD_REDRIVE:
                 self._redrive(letter, mailbox)
-        if letters:
-            desk.journal.write(DeadGone([letter.position for letter in letters]))
-        waiting.count += len(letters)
+        if fresh:
+            positions = [letter.position for letter in fresh]
+            desk.journal.write(DeadGone(positions))
+            desk.journal.open.then.append(lambda: self._gone(positions))
+        waiting.count += len(fresh)
         if len(letters) >= LIST_MAX:
             token = desk.token()
             self._reads[token] = waiting
@@ -282,6 +227,10 @@ class Admin:
             )
             return
         self._answer(waiting.session, waiting.number, Count(waiting.count))
+
+    def _gone(self, positions: list[int]) -> None:
+        for position in positions:
+            self._acted.pop(position, None)
 
     def _redrive(self, letter: Dead, mailbox: Mailbox) -> None:
         desk = self._desk
@@ -293,14 +242,13 @@ class Admin:
             first_failure=past.first_failure,
             last_failure=past.last_failure,
         )
-        desk.revoked.pop(envelope.id, None)
+        if desk.revoked.pop(envelope.id, None) is not None:
+            desk.journal.write(Revoked(envelope.id, desk.now.wall))
         if envelope.more is not None:
             # It died after it was due; a past expiry would end it unseen, and a person asked for it now.
             envelope.more.due = 0
             envelope.more.expires = 0
-        message = self._endings.append(mailbox, envelope, publisher="", past=fresh)
-        if message.row.durability:
-            desk.journal.write(PastRecord(message.position, encode_past(fresh)), message.row.durability)
+        self._places.append(mailbox, envelope, publisher="", durability=desk.durability(mailbox), past=fresh)
 
     # --- status --------------------------------------------------------------------------------------------------
 

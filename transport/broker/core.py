@@ -7,30 +7,30 @@
 | Received: Hello, Attach, ... | `links` (who speaks), `accept` (Publish), `settling` (Settle, Return,   |
 |                              | Started, Progress), `deaths` (Report), `results` (Watch), `admin`       |
 | LinksClosed, PagesRead, Tick | `links`, `deaths`                                                       |
-| Persisted, PersistFailed     | `journal`: what waited for a commit leaves, or is made anew             |
-| RowsRead, ResultsRead, ...   | lanes, `schedule`, `recovery`, `results`, `admin`                       |
+| Persisted, PersistFailed     | `commits`: what waited for a commit leaves, or is made anew             |
+| RowsRead, ResultsRead, ...   | `rows`, `recovery`, `results`, `admin`                                  |
 
 Then, once a pass: what is due becomes ready, `dispatch` matches ready messages with credit, and the journal is cut into
 one Persist. Nothing that depends on a record leaves before its commit (spec D7).
 
 States of a message: READY, SCHEDULED, ACQUIRED, STARTED, SETTLED (`held.py`). Who may move it: accept (none -> READY or
-SCHEDULED), dispatch (READY -> ACQUIRED), settling and endings (any -> SETTLED), deaths and settling (ACQUIRED or
-STARTED -> READY or SCHEDULED). What can never happen: a message in two states; a hand-out without a committed
-lease; an early-ack message that is handed out again after it may have started; a message that ends twice.
+SCHEDULED), leasing (READY or SCHEDULED -> ACQUIRED), settling and endings (any -> SETTLED), places (ACQUIRED or
+STARTED -> READY or SCHEDULED, SCHEDULED -> READY). What can never happen: a message in two states; a hand-out without
+a committed lease; an early-ack message that is handed out again after it may have started; a message that ends
+twice.
 """
 
 from __future__ import annotations
 
 from ..clock import Now
 from ..codec import BadFrame
-from ..store.records import Append, Lease, Record, Recovered, Synchronous
+from ..store.records import Recovered, SessionsGone
 from ..verbs import (
     Applied,
     Attach,
     Credit,
-    Deliver,
-    FromBroker,
     Goodbye,
+    Hello,
     Ping,
     Pong,
     Progress,
@@ -46,6 +46,7 @@ from ..verbs import (
 )
 from .accept import Accepting
 from .admin import Admin
+from .commits import Commits
 from .deaths import Deaths
 from .desk import Desk
 from .dispatch import Dispatch
@@ -61,32 +62,40 @@ from .events import (
     PagesRead,
     Persisted,
     PersistFailed,
-    ReadDue,
     ReadRows,
     Received,
     ResultsRead,
     RoomRegained,
     RowsRead,
-    Send,
     Stop,
     Sweep,
     Tick,
     WakeAt,
 )
-from .held import Message, Stage
-from .journal import Batch, Say
+from .hosting import Hosting
+from .leasing import Leasing
 from .links import Links
+from .nodes import Nodes
+from .places import Places
+from .quarantine import Quarantine
 from .recovery import Recovery
+from .removal import Removal
 from .results import Watching
+from .rows import Rows
 from .schedule import NEVER, Schedule
 from .sessions import Session
 from .settings import BrokerSettings
 from .settling import Settling
+from .suspects import Suspects
 
 #: The broker looks at its clock at least this often, so that it notices when it was itself paused (microseconds).
 BEAT = 1_000_000
-SWEEP_EVERY = 60_000_000
+#: What has expired is swept out of the store this often, so many items at the most: little at a time, since it holds up
+#: commits, and often, since results expire as fast as they were made.
+SWEEP_EVERY = 1_000_000
 SWEEP_LIMIT = 10_000
+#: The tables in memory are swept this often.
+FORGET_EVERY = 60_000_000
 
 
 class Broker:
@@ -94,24 +103,34 @@ class Broker:
 
     def __init__(self, recovered: Recovered, settings: BrokerSettings, name: str, now: Now) -> None:
         desk = self.desk = Desk(settings, name, recovered.epoch, now)
-        self.schedule = Schedule(settings.head_messages_max)
+        self.schedule = Schedule(desk)
+        self.suspects = Suspects(desk)
         self.watching = Watching(desk)
-        self.endings = Endings(desk, self.watching)
-        self.dispatch = Dispatch(desk, self.endings)
-        self.settling = Settling(desk, self.watching, self.endings, self.schedule, self.dispatch)
-        self.deaths = Deaths(desk, self.watching, self.endings, self.settling, self.dispatch)
-        self.links = Links(desk, self.watching, self.deaths)
+        self.rows = Rows(desk, self.schedule)
+        self.places = Places(desk, self.schedule, self.suspects)
+        self.endings = Endings(desk, self.watching, self.places)
+        self.settling = Settling(desk, self.watching, self.endings, self.places)
+        self.deaths = Deaths(desk, self.watching, self.endings, self.settling, self.places)
+        leasing = Leasing(desk)
+        nodes = Nodes(desk)
+        self.hosting = Hosting(desk, self.endings, leasing, self.rows, nodes)
+        self.quarantine = Quarantine(desk, self.suspects, self.endings, leasing, nodes)
+        self.dispatch = Dispatch(desk, self.endings, leasing, self.rows, self.hosting, self.quarantine)
+        self.links = Links(desk, self.watching, self.deaths, self.places, self.hosting)
         self.accepting = Accepting(desk, self.schedule)
-        self.admin = Admin(desk, self.endings, self.schedule)
-        self.recovery = Recovery(desk, self.schedule, self.dispatch, self.deaths)
+        self.commits = Commits(desk, self.accepting, self.watching)
+        removal = Removal(desk, self.endings, self.schedule, self.suspects, self.accepting)
+        self.admin = Admin(desk, self.places, removal)
+        self.recovery = Recovery(desk, self.schedule, self.places, self.rows, self.deaths)
         self._first = self.recovery.tables(recovered)
         #: Token of the read that recovery waits for; events wait with it.
         self._recovering = 0
-        self._due_read = 0
         self._early: list[Event] = []
         self._last_boot = now.boot
         self._sweep_at = now.boot + SWEEP_EVERY
+        self._forget_at = now.boot + FORGET_EVERY
         self._wake_at = 0
+        self._stopped = False
 
     def start(self, now: Now) -> list[Effect]:
         """The first effects: read what recovery needs, or begin at once."""
@@ -140,7 +159,7 @@ class Broker:
                 for frame in event.frames:
                     self._frame(frame)
             case Persisted():
-                self._persisted(event)
+                self.commits.persisted(event)
             case LinksClosed():
                 for link in event.links:
                     self.links.closed(link)
@@ -156,14 +175,25 @@ class Broker:
             case PagesRead():
                 self.deaths.pages(event)
             case PersistFailed():
-                self._persist_failed(event)
+                self.commits.failed(event)
             case RoomRegained():
                 self.desk.store_full = False
                 self.desk.notice("room_regained")
             case LinkBlocked():
-                self._blocked(event)
+                # What it holds is found out when it comes back, or is judged.
+                self.links.drop(event.link, "it does not read what it is sent", final=False)
             case Drain():
                 self.desk.draining = True
+
+    def _rows_read(self, event: RowsRead) -> None:
+        if event.token != self._recovering:
+            self.rows.read(event)
+            return
+        self._recovering = 0
+        self.recovery.rows(event.rows)
+        early, self._early = self._early, []
+        for waiting in early:
+            self._take(waiting)
 
     # --- frames --------------------------------------------------------------------------------------------------
 
@@ -173,14 +203,25 @@ class Broker:
         if isinstance(verbs, BadFrame):
             self.links.bad_frame(link, verbs)
             return
+        links = self.desk.links
         used = 0
         for verb in verbs:
+            if type(verb) is Hello:
+                if link in links:
+                    continue
+                self.links.hello(link, verb)
+                if link not in links:
+                    return
+                continue
             session = self.links.speaker(link, verb)
             if session is None:
-                continue
+                return
             if type(verb) is Publish:
                 count = sum(group.parts for group in verb.groups)
-                self.accepting.publish(session, verb, frame.parts[used : used + count], frame.bytes)
+                refusal = self.accepting.publish(session, verb, frame.parts[used : used + count], frame.bytes)
+                if refusal:
+                    self.links.drop(link, refusal)
+                    return
                 used += count
             else:
                 self._verb(session, verb)
@@ -193,9 +234,9 @@ class Broker:
             case Return():
                 if self._is_new(session, verb.number):
                     self.settling.give_back(session, verb)
-                    self._wake_mailboxes(session)
+                    self.links.credit(session, verb)
             case Credit():
-                session.window = min(verb.window, self.desk.settings.window_max)
+                self.links.credit(session, verb)
             case Started():
                 self.settling.started(session, verb)
             case Progress():
@@ -213,7 +254,9 @@ class Broker:
             case Request():
                 self.admin.request(session, verb)
             case Ping():
-                self.desk.send(session.link, Pong(verb.number))
+                self.desk.send_link(session.link, Pong(verb.number))
+            case Pong():
+                self.links.pong(session, verb.number)
             case Goodbye():
                 self.links.goodbye(session, verb)
             case _:
@@ -227,211 +270,74 @@ class Broker:
         self.desk.journal.say(session, Applied(session.applied))
         return new
 
-    def _wake_mailboxes(self, session: Session) -> None:
-        for name in session.mailboxes:
-            mailbox = self.desk.mailboxes.get(name)
-            if mailbox is not None and mailbox.ready:
-                self.desk.busy[name] = mailbox
-
     # --- the end of a pass ---------------------------------------------------------------------------------------
 
     def _finish_pass(self) -> list[Effect]:
         desk = self.desk
-        now = desk.now
-        for message in self.schedule.take_due(now.wall):
-            self._due(message)
+        boot = desk.now.boot
+        self.places.due()
         self.links.tick()
         self.deaths.tick()
         self.dispatch.run()
-        self._read_schedule()
+        self.schedule.read_ahead()
         self.watching.flush()
         self.accepting.flush()
         journal = desk.journal
-        reads, desk.effects = desk.effects, []
-        effects: list[Effect] = []
         persist = journal.cut()
-        if persist is not None:
-            effects.append(persist)
-        effects.extend(reads)
         for say in journal.unblocked():
-            _send(effects, say)
-        if now.boot >= self._sweep_at:
-            self._sweep(effects)
-        if desk.draining and not journal.waiting:
-            effects.append(Stop(0, "drained"))
+            self.commits.say(say)
+        if desk.draining and not journal.waiting and not self._stopped:
+            self._stop()
+        effects, desk.effects = desk.effects, []
+        if persist is not None:
+            # Before the reads of this pass, which see it.
+            effects.insert(0, persist)
+        if boot >= self._sweep_at:
+            self._sweep_at = boot + SWEEP_EVERY
+            effects.append(Sweep(SWEEP_LIMIT))
+        if boot >= self._forget_at:
+            self._forget_at = boot + FORGET_EVERY
+            self._forget()
         wake = self._next_wake()
-        if wake != self._wake_at:
+        # An earlier one stands: it costs a Tick, where another effect a pass would cost more.
+        if wake < self._wake_at or self._wake_at <= boot:
             self._wake_at = wake
             effects.append(WakeAt(wake))
         return effects
 
-    def _due(self, message: Message) -> None:
-        """A message's time has come."""
-        if message.stage != Stage.SCHEDULED:
-            return
-        mailbox = message.row.mailbox
-        mailbox.scheduled -= 1
-        message.stage = Stage.READY
-        mailbox.lane(message.row.priority).put_behind(message)
-        self.desk.busy[mailbox.name] = mailbox
-
-    def _read_schedule(self) -> None:
-        if self.schedule.wants_reading():
-            self.schedule.reading = True
-            self._due_read = self.desk.token()
-            due, base = self.schedule.horizon
-            self.desk.effects.append(ReadDue(self._due_read, due, base, self.desk.settings.head_messages_max))
+    def _stop(self) -> None:
+        """Drained: everything that waited for a commit has left. Children keep their leases for who comes next."""
+        desk = self.desk
+        self._stopped = True
+        for link in desk.links:
+            desk.send_link(link, Goodbye("the broker is shutting down"))
+        desk.effects.append(Stop(0, "drained"))
 
     def _next_wake(self) -> int:
         now = self.desk.now
         wake = now.boot + BEAT
-        deadline = self.deaths.next_deadline()
-        if deadline:
-            wake = min(wake, max(deadline, now.boot))
-        for due in (self.schedule.next_due, self.dispatch.next_suspect_due(), self._next_blocked()):
-            if 0 < due < NEVER:
-                wake = min(wake, now.boot + max(0, due - now.wall))
+        if self.deaths.next_deadline:
+            wake = min(wake, max(self.deaths.next_deadline, now.boot))
+        for due in (self.schedule.next_due, self.suspects.next_due, self.hosting.next_due):
+            if now.wall < due < NEVER:
+                wake = min(wake, now.boot + due - now.wall)
         return wake
 
-    def _next_blocked(self) -> int:
-        wall = self.desk.now.wall
-        return min(
-            (
-                mailbox.blocked_until
-                for mailbox in self.desk.busy.values()
-                if mailbox.quarantined and mailbox.blocked_until > wall
-            ),
-            default=0,
-        )
-
-    def _sweep(self, effects: list[Effect]) -> None:
+    def _forget(self) -> None:
+        """Let go of what is over: revocations, sessions that are long away, mailboxes that nobody uses."""
         desk = self.desk
-        self._sweep_at = desk.now.boot + SWEEP_EVERY
-        effects.append(Sweep(SWEEP_LIMIT))
         wall = desk.now.wall
         for id in [id for id, until in desk.revoked.items() if until <= wall]:
             del desk.revoked[id]
         oldest = wall - desk.settings.session_ttl
-        for id in [id for id, publishing in desk.publishing.items() if publishing.seen_at < oldest]:
-            if id not in desk.sessions:
-                del desk.publishing[id]
-
-    # --- commits -------------------------------------------------------------------------------------------------
-
-    def _persisted(self, event: Persisted) -> None:
-        effects = self.desk.effects
-        duplicates = set(event.duplicates)
-        for batch in self.desk.journal.committed(event.serial):
-            if duplicates:
-                for accepted in batch.accepted:
-                    self.accepting.duplicates(accepted, duplicates)
-                    ids = [message.envelope.id for message in accepted.unique if message.position in duplicates]
-                    if ids and accepted.session.link:
-                        self.watching.watch(accepted.session, ids, snapshot=True)
-            for then in batch.then:
-                then()
-            for say in batch.says:
-                _send(effects, say)
-
-    def _persist_failed(self, event: PersistFailed) -> None:
-        """No room: publishes are refused and undone, everything else is written anew (D29). Else: the end."""
-        desk = self.desk
-        if not event.full:
-            desk.effects.append(Stop(1, event.reason))
-            return
-        batches = desk.journal.failed()
-        if desk.store_full and not any(batch.accepted for batch in batches):
-            desk.effects.append(Stop(1, f"not even settles fit on the disk: {event.reason}"))
-            return
-        desk.store_full = True
-        desk.notice("store_full", reason=event.reason)
-        undone: set[int] = set()
-        for batch in batches:
-            for accepted in batch.accepted:
-                undone.update(row.base for row in accepted.rows)
-                positions = {message.position for message in accepted.messages}
-                undone.update(positions)
-                self.accepting.undo(accepted)
-        for batch in batches:
-            self._write_anew(batch, undone)
-
-    def _write_anew(self, batch: Batch, undone: set[int]) -> None:
-        journal = self.desk.journal
-        for record in batch.records:
-            kept = _without(record, undone)
-            if kept is not None:
-                journal.open.records.append(kept)
-        if batch.synchronous is Synchronous.FULL:
-            journal.open.synchronous = Synchronous.FULL
-        journal.open.then.extend(batch.then)
-        for say in batch.says:
-            verb = _without_deliveries(say.verb, undone)
-            if verb is not None:
-                journal.say(say.session, verb, say.link)
-
-    def _blocked(self, event: LinkBlocked) -> None:
-        """A peer does not read: cut it; what it holds is found out when it comes back, or is judged."""
-        self.links.drop(event.link, "it does not read what it is sent")
-
-    # --- reads ---------------------------------------------------------------------------------------------------
-
-    def _rows_read(self, event: RowsRead) -> None:
-        if event.token == self._recovering:
-            self._recovering = 0
-            self.recovery.rows(event.rows)
-            early, self._early = self._early, []
-            for waiting in early:
-                self._take(waiting)
-            return
-        if event.token == self._due_read:
-            self._due_read = 0
-            entries = [(row.due, message) for row in event.rows for message in self.recovery.messages(row)]
-            for _, message in entries:
-                message.stage = Stage.SCHEDULED
-            last = (event.rows[-1].due, event.rows[-1].base) if event.rows else None
-            self.schedule.read(entries, last)
-            return
-        lane = self.dispatch.reads.pop(event.token, None)
-        if lane is None or not lane.reading:
-            return
-        lane.reading = False
-        if not event.rows:
-            lane.tail = 0
-        for stored in event.rows:
-            messages = self.recovery.messages(stored)
-            lane.tail = max(0, lane.tail - len(messages))
-            row = messages[0].row if messages else None
-            if row is not None:
-                lane.append(row, messages)
-            lane.after = stored.base
-        self.desk.busy[lane.mailbox.name] = lane.mailbox
-
-
-def _send(effects: list[Effect], say: Say) -> None:
-    """Turn a say into a send, on the link it was meant for; verbs for one link in a row share a Send."""
-    link = say.session.link
-    if not link or (say.link and say.link != link):
-        return
-    if effects:
-        last = effects[-1]
-        if type(last) is Send and last.link == link:
-            last.verbs.append(say.verb)
-            return
-    effects.append(Send(link, [say.verb]))
-
-
-def _without(record: Record, undone: set[int]) -> Record | None:
-    """The record without what was undone; None when nothing is left of it."""
-    if isinstance(record, Append):
-        return None if record.base in undone else record
-    if isinstance(record, Lease):
-        positions = [position for position in record.positions if position not in undone]
-        return Lease(record.lease, record.session, positions) if positions else None
-    return record
-
-
-def _without_deliveries(verb: FromBroker, undone: set[int]) -> FromBroker | None:
-    if not isinstance(verb, Deliver):
-        return verb
-    deliveries = [delivery for delivery in verb.deliveries if delivery.position not in undone]
-    return Deliver(verb.partition, verb.epoch, verb.lease, deliveries) if deliveries else None
+        surplus = len(desk.publishing) - desk.settings.sessions_max
+        away: list[str] = []
+        for id, publishing in desk.publishing.items():
+            if id not in desk.sessions and (surplus > len(away) or publishing.seen_at < oldest):
+                away.append(id)
+        for id in away:
+            del desk.publishing[id]
+        if surplus > 0:
+            desk.journal.write(SessionsGone(away))
+            desk.notice("sessions_forgotten", count=len(away))
+        desk.forget_idle_mailboxes()

@@ -15,13 +15,14 @@ import msgspec
 
 from ..message import Envelope, Flag, More, State
 from ..requests import Attempt
+from ..store.records import SessionsGone
 from ..verbs import Report, RingEntry, Role
 from .desk import Desk
-from .dispatch import Dispatch
 from .endings import Endings
 from .events import PagesRead, ReadPages
 from .held import Message
 from .past import Past
+from .places import Places
 from .redelivery import Ending, Verdict, delay_before, judge
 from .results import Watching, failure_result, retries_of
 from .sessions import Session
@@ -36,8 +37,6 @@ SIGNALS = {
     7: "SIGBUS",
     8: "SIGFPE",
     9: "SIGKILL",
-}
-SIGNALS |= {
     10: "SIGUSR1",
     11: "SIGSEGV",
     12: "SIGUSR2",
@@ -46,58 +45,60 @@ SIGNALS |= {
     15: "SIGTERM",
     31: "SIGSYS",
 }
+CAUSES = {Ending.NODE_LOST: "node_lost", Ending.UNKNOWN: "node_lost", Ending.TIMED_OUT: "timeout"}
 
 
 class Deaths:
     """Ends leases whose holder is gone."""
 
-    def __init__(
-        self, desk: Desk, watching: Watching, endings: Endings, settling: Settling, dispatch: Dispatch
-    ) -> None:
+    def __init__(self, desk: Desk, watching: Watching, endings: Endings, settling: Settling, places: Places) -> None:
         self._desk = desk
         self._watching = watching
         self._endings = endings
         self._settling = settling
-        self._dispatch = dispatch
+        self._places = places
         #: Sessions that are waited for, in the order in which the wait began.
         self._waiting: dict[str, Session] = {}
-        self._reads: dict[int, str] = {}
+        #: No session is judged before this boot time; 0: none waits.
+        self.next_deadline = 0
         #: Until this boot time nobody is judged: the broker itself was paused (D4).
-        self.grace_until = 0
+        self._grace_until = 0
 
     # --- links ---------------------------------------------------------------------------------------------------
 
     def link_closed(self, session: Session) -> None:
         """A child's or node's link is gone: find out who is lost with it (D15)."""
         desk = self._desk
+        settings = desk.settings
         node = session.parent
-        children = list(desk.children_of(node))
+        children = list(desk.children.get(node, {}).values())
         parent = desk.sessions.get(node)
         if (parent is None or not parent.link) and not any(child.link for child in children):
             for child in children:
-                self._wait(child, desk.now.boot + desk.settings.evidence_patience)
-            self.look_for_pages(node, children)
+                self._wait(child, settings.evidence_patience)
+            self.look_for_pages(node, [child for child in children if child.held])
         elif session.role == Role.CHILD:
-            self._wait(session, desk.now.boot + desk.settings.reattach_patience + desk.settings.evidence_patience)
+            # An actor's child that holds nothing still has its actors: nobody else gets them while it may come back.
+            patience = settings.evidence_patience if session.held else 0
+            self._wait(session, settings.reattach_patience + patience)
 
     def wait_for(self, session: Session) -> None:
         """After a restart: this session's leases wait for it (D18)."""
-        self._wait(session, self._desk.now.boot + self._desk.settings.evidence_patience)
+        self._wait(session, self._desk.settings.evidence_patience)
 
-    def _wait(self, session: Session, until: int) -> None:
-        if not session.held:
-            self._close(session)
+    def _wait(self, session: Session, patience: int) -> None:
+        if not session.held and not session.owned:
+            self.close(session)
             return
-        session.judge_at = max(until, self.grace_until)
+        session.judge_at = max(self._desk.now.boot + patience, self._grace_until)
         self._waiting[session.id] = session
+        if not self.next_deadline or session.judge_at < self.next_deadline:
+            self.next_deadline = session.judge_at
 
     def look_for_pages(self, node: str, children: list[Session]) -> None:
         """Ask the driver for the pages that these children of a lost node left on this host (D16)."""
-        with_leases = [child.id for child in children if child.held]
-        if with_leases:
-            token = self._desk.token()
-            self._reads[token] = node
-            self._desk.effects.append(ReadPages(node, with_leases))
+        if children:
+            self._desk.effects.append(ReadPages(node, [child.id for child in children]))
 
     def reattached(self, session: Session) -> None:
         """The session is back: nobody judges it."""
@@ -107,28 +108,19 @@ class Deaths:
     def paused(self) -> None:
         """The broker itself stood still: give everybody time to say that they did not (D4)."""
         desk = self._desk
-        self.grace_until = desk.now.boot + desk.settings.pause_grace
+        self._grace_until = desk.now.boot + desk.settings.pause_grace
         for session in self._waiting.values():
-            session.judge_at = max(session.judge_at, self.grace_until)
-
-    def next_deadline(self) -> int:
-        """Boot time at which the next session is judged; 0: none waits."""
-        return min((session.judge_at for session in self._waiting.values()), default=0)
+            session.judge_at = max(session.judge_at, self._grace_until)
 
     def tick(self) -> None:
         """Judge, without evidence, those whose time is over."""
         now = self._desk.now.boot
+        if not self.next_deadline or now < self.next_deadline:
+            return
         for session in list(self._waiting.values()):
-            if session.judge_at <= now and not session.link:
+            if session.judge_at <= now:
                 self._judge(session, Report(0, session.id, node_lost=True), evidence=False)
-
-    def not_held(self, message: Message) -> None:
-        """A child that came back has not got this and has not started it: to the front, without blame."""
-        past = message.past
-        if past is not None and past.suspect and not message.row.mailbox.is_actor:
-            self._dispatch.suspect(self._desk.now.wall, message)
-        else:
-            self._desk.back(message)
+        self.next_deadline = min((session.judge_at for session in self._waiting.values()), default=0)
 
     # --- evidence ------------------------------------------------------------------------------------------------
 
@@ -140,7 +132,11 @@ class Deaths:
     def report(self, report: Report) -> None:
         """A child has ended: its settles first, then the verdict on what is left. Closes the session."""
         session = self._desk.sessions.get(report.session)
-        if session is None:
+        if session is None or session.role != Role.CHILD:
+            # Judged already, without evidence. What it had finished still counts where nobody was first (D21).
+            for settle in report.outbox:
+                for outcome in settle.outcomes:
+                    self._settling.late(outcome)
             return
         for settle in report.outbox:
             if settle.number > session.applied:
@@ -154,13 +150,11 @@ class Deaths:
             message = session.held.get(entry.position)
             if message is not None and message.lease is not None and message.lease.id == entry.lease:
                 ring[entry.position] = entry
-        open_bodies = sum(1 for entry in ring.values() if not entry.finished)
-        joint = open_bodies > 1
-        # Backwards, so that what goes back to the front ends up in its old order.
-        for position in sorted(session.held, reverse=True):
+        joint = sum(1 for entry in ring.values() if not entry.finished) > 1
+        for position in list(session.held):
             message = session.held[position]
             self._one(session, message, self._ending(report, ring.get(position), position, evidence), report, joint)
-        self._close(session)
+        self.close(session)
 
     def _ending(self, report: Report, entry: RingEntry | None, position: int, evidence: bool) -> Ending:
         """How this delivery ended, by what is known."""
@@ -174,27 +168,53 @@ class Deaths:
             return Ending.FINISHED
         if position in report.timed_out:
             return Ending.TIMED_OUT
-        if report.orderly:
+        if report.orderly or report.timed_out or report.terminated:
+            # The parent ended this process, for its own reasons or another body's sake.
             return Ending.ORDERLY
         return Ending.NODE_LOST if report.node_lost else Ending.DIED
 
-    def _close(self, session: Session) -> None:
+    def close(self, session: Session) -> None:
         """Nothing is left of this session: later frames of its link are told to begin anew."""
         desk = self._desk
         self._waiting.pop(session.id, None)
-        for name in session.mailboxes:
-            mailbox = desk.mailboxes.get(name)
-            if mailbox is not None and session in mailbox.consumers:
-                mailbox.consumers.remove(session)
-        for mailbox in desk.mailboxes.values() if session.actors else ():
-            if mailbox.owner is session:
-                mailbox.owner = None
-                desk.busy[mailbox.name] = mailbox
+        self._watching.forget_session(session)
+        desk.outflow.forget(session)
+        self.detach(session)
+        for mailbox in list(session.owned.values()):
+            desk.own(mailbox, None)
+            desk.rouse(mailbox)
         if desk.sessions.get(session.id) is session:
             del desk.sessions[session.id]
         if session.link:
             desk.links.pop(session.link, None)
             session.link = 0
+        # A child's session is never used again: nobody will ask what became of its batches.
+        if desk.publishing.pop(session.id, None) is not None:
+            desk.journal.write(SessionsGone([session.id]))
+        siblings = desk.children.get(session.parent)
+        if siblings is not None:
+            siblings.pop(session.id, None)
+            if not siblings:
+                del desk.children[session.parent]
+                parent = desk.sessions.get(session.parent)
+                if parent is not None and not parent.link:
+                    del desk.sessions[parent.id]
+
+    def detach(self, session: Session) -> None:
+        """Give it nothing more: no mailbox and no actor class knows it as a consumer."""
+        desk = self._desk
+        session.attached = session.open = False
+        desk.quarantine.pop(session.id, None)
+        for name in session.mailboxes:
+            mailbox = desk.mailboxes.get(name)
+            if mailbox is not None and session in mailbox.consumers:
+                mailbox.consumers.remove(session)
+        for actor_class in session.actors:
+            hosts = desk.hosts.get(actor_class)
+            if hosts is not None:
+                hosts.pop(session.id, None)
+                if not hosts:
+                    del desk.hosts[actor_class]
 
     # --- verdicts ------------------------------------------------------------------------------------------------
 
@@ -203,21 +223,20 @@ class Deaths:
         desk = self._desk
         policy = desk.policy(message.envelope)
         flags = policy.flags
-        if message.row.mailbox.is_actor:
+        if message.row.mailbox.is_actor and message.row.durability:
+            # An actor's durable mailbox redelivers; a transient one is at most once.
             flags |= Flag.ACKS_LATE | Flag.REJECT_ON_WORKER_LOST
         past = message.past or Past()
         verdict = judge(ending, flags, past, joint, policy.max_deliveries)
         why = describe(report, ending)
         worker = session.node
         if verdict is Verdict.BACK:
-            if ending is not Ending.BUFFERED:
-                desk.loose[message.position] = message
-            self.not_held(message)
+            self._places.back(message)
             return
         if ending is Ending.UNKNOWN:
+            # Its holder may be alive somewhere: the first outcome wins.
             desk.loose[message.position] = message
-        wall = desk.now.wall
-        past.remember(self._attempt(session, report, ending, joint), wall, desk.settings.attempts_kept_max)
+        past.remember(self._attempt(session, report, ending, joint), desk.now.wall, desk.settings.attempts_kept_max)
         if verdict is Verdict.LOST:
             self._endings.lost(message, why, worker)
         elif verdict is Verdict.FAILED:
@@ -226,7 +245,6 @@ class Deaths:
         elif verdict is Verdict.REVOKED:
             self._endings.revoked(message, "terminated", worker)
         elif verdict is Verdict.DEAD:
-            message.past = past
             self._endings.dead(message, past, why, worker)
         elif verdict is Verdict.RETRY:
             self._retry(message, policy.max_retries, policy.retry_delay, why, worker)
@@ -237,23 +255,11 @@ class Deaths:
         """Deliver it once more, after the delay of D26: in quarantine if it is a suspect."""
         desk = self._desk
         desk.counts.redelivered += 1
+        if quarantine and not past.suspect:
+            past.suspect = True
+            message.row.mailbox.suspects += 1
         message.past = past
-        past.suspect = past.suspect or quarantine
-        past.acquired += message.handed
-        message.handed = 0
-        past.due = desk.now.wall + delay_before(past, message.envelope.id)
-        self._settling.write_past(message)
-        mailbox = message.row.mailbox
-        if mailbox.is_actor:
-            desk.back(message)
-            mailbox.quarantined = mailbox.quarantined or past.suspect
-            mailbox.blocked_until = past.due
-        elif past.suspect:
-            self._dispatch.suspect(past.due, message)
-        elif past.due <= desk.now.wall:
-            desk.back(message)
-        else:
-            self._settling.postpone(message, past.due)
+        self._places.again(message, desk.now.wall + delay_before(past, message.envelope.id))
 
     def _retry(self, message: Message, max_retries: int, delay: int, why: str, worker: str) -> None:
         """Celery's retry_on_worker_lost: like retry(), with the message's own counts (spec 1.8)."""
@@ -263,7 +269,6 @@ class Deaths:
         if retries >= max_retries >= 0:
             self._endings.lost(message, why, worker)
             return
-        next_form = with_retries(envelope, retries + 1)
         desk.counts.redelivered += 1
         if desk.keeps_result(envelope, failed=False):
             blob = failure_result(
@@ -276,11 +281,9 @@ class Deaths:
                 state=State.RETRY,
             )
             self._watching.store(message, State.RETRY, blob)
-        self._settling.renew(message, next_form, desk.now.wall + delay if delay > 0 else 0)
+        self._settling.renew(message, with_retries(envelope, retries + 1), desk.now.wall + delay if delay > 0 else 0)
 
     def _attempt(self, session: Session, report: Report, ending: Ending, joint: bool) -> Attempt:
-        wall = self._desk.now.wall / 1e6
-        causes = {Ending.NODE_LOST: "node_lost", Ending.UNKNOWN: "node_lost", Ending.TIMED_OUT: "timeout"}
         return Attempt(
             worker=session.id,
             node=session.node,
@@ -290,8 +293,8 @@ class Deaths:
             signal=report.signal,
             oom=report.oom,
             max_rss=report.max_rss_kib,
-            ended_at=wall,
-            cause=causes.get(ending, "joint" if joint else "solo"),
+            ended_at=self._desk.now.wall / 1e6,
+            cause=CAUSES.get(ending, "joint" if joint else "solo"),
         )
 
 

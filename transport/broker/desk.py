@@ -1,27 +1,32 @@
 """The desk: what all parts of the broker share, and the few moves that every part needs.
 
-The desk holds the tables (mailboxes, sessions, rows being recovered, policies, revocations), the journal and the
-effects of this pass. It owns two moves: `end`, by which a message becomes SETTLED, and `release`, by which a leased
-message comes back into the broker's hands. Everything else about a message is decided in the part named after it.
+The desk holds the tables (mailboxes, sessions, rows in memory, policies, revocations), the journal and the effects of
+this pass. It owns two moves: `end`, by which a message becomes SETTLED, and `release`, by which a leased message comes
+back into the broker's hands; where it goes then is decided in `places`. Everything else about a message is decided
+in the part named after it.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from ..clock import Now
-from ..message import POLICY_FLAGS, Envelope, Flag
+from ..message import POLICY_FLAGS, Envelope, Flag, Kind
 from ..store.records import PastGone
 from ..verbs import Durability, FromBroker, TaskPolicy
 from .events import Effect, Notice, Send
 from .held import Message, Row, Stage
 from .journal import Journal
 from .mailbox import Mailbox
+from .outflow import VERB_BYTES, Outflow
 from .sessions import Publishing, Session
 from .settings import BrokerSettings
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+#: Mailboxes may share this many messages in memory, and bytes of their bodies, before each may keep fewer.
+SHARED_MESSAGES = 1 << 20
+SHARED_BYTES = 1 << 30
+HEAD_MESSAGES_MIN = 64
+HEAD_BYTES_MIN = 64 << 10
+IGNORE_RESULT = int(Flag.IGNORE_RESULT)
+STORE_ERRORS = int(Flag.STORE_ERRORS)
 
 
 class Counts:
@@ -61,6 +66,7 @@ class Desk:
         self.now = now
         self.started_at = now
         self.journal = Journal()
+        self.outflow = Outflow(settings)
         self.effects: list[Effect] = []
         self.counts = Counts()
         self.mailboxes: dict[str, Mailbox] = {}
@@ -68,24 +74,41 @@ class Desk:
         self.busy: dict[str, Mailbox] = {}
         self.sessions: dict[str, Session] = {}
         self.links: dict[int, Session] = {}
+        #: A node's session id -> sessions of its children, by id.
+        self.children: dict[str, dict[str, Session]] = {}
+        #: Attached quarantine children, by session id.
+        self.quarantine: dict[str, Session] = {}
+        #: An actor class -> attached children that know it, by session id: those of kind ACTORS host it.
+        self.hosts: dict[str, dict[str, Session]] = {}
+        #: Sessions that publish or did: those that have no link any more in front, longest away first.
         self.publishing: dict[str, Publishing] = {}
         self.policies: dict[str, TaskPolicy] = {}
         self.revoked: dict[str, int] = {}
         self.speeds: dict[str, TaskSpeed] = {}
         #: Unsettled messages that a lost holder may still settle (D21), by position.
         self.loose: dict[int, Message] = {}
-        #: Rows read back after a restart for their leases or pasts, until the rest of them is read.
-        self.recovering: dict[int, Row] = {}
+        #: Rows by base that a read of the store may still find although (some of) their messages are in memory: such
+        #: messages are skipped. Rows with a due time; after a restart, rows with leases and pasts.
+        self.known: dict[int, Row] = {}
         self.next_position = 1
         self.next_lease = 1
+        #: Commits that failed: what was read since may lack what is written anew.
+        self.failures = 0
         self.store_full = False
         self.draining = False
+        #: What one lane may keep in memory.
+        self.head_messages_max = settings.head_messages_max
+        self.head_bytes_max = settings.head_bytes_max
         self._token = 0
 
     # --- speaking ------------------------------------------------------------------------------------------------
 
-    def send(self, link: int, verb: FromBroker) -> None:
-        """Say this at once: it depends on no commit."""
+    def send(self, session: Session, verb: FromBroker, size: int = VERB_BYTES) -> None:
+        """Say this to the session at once: it depends on no commit. `size` counts as unacknowledged."""
+        self.outflow.send(self.effects, session, verb, size, self.now.boot)
+
+    def send_link(self, link: int, verb: FromBroker) -> None:
+        """Say this on a link, whoever has it: a greeting, a refusal, a heartbeat."""
         self.effects.append(Send(link, [verb]))
 
     def notice(self, kind: str, **fields: str | int | float) -> None:
@@ -104,10 +127,33 @@ class Desk:
         mailbox = self.mailboxes.get(name)
         if mailbox is None:
             mailbox = self.mailboxes[name] = Mailbox(name)
-            for session in self.sessions.values():
-                if name in session.mailboxes and session not in mailbox.consumers:
-                    mailbox.consumers.append(session)
+            self._share_memory()
         return mailbox
+
+    def forget_idle_mailboxes(self) -> None:
+        """Forget mailboxes about which there is nothing to know: no message, consumer, owner, letter or setting."""
+        idle = [
+            name
+            for name, mailbox in self.mailboxes.items()
+            if not mailbox.depth
+            and not mailbox.dead
+            and not mailbox.consumers
+            and mailbox.owner is None
+            and mailbox.declared.max_messages is None
+            and mailbox.declared.on_full is None
+            and mailbox.declared.durability is None
+            and name not in self.busy
+        ]
+        for name in idle:
+            del self.mailboxes[name]
+        if idle:
+            self._share_memory()
+
+    def _share_memory(self) -> None:
+        count = max(1, len(self.mailboxes))
+        settings = self.settings
+        self.head_messages_max = min(settings.head_messages_max, max(HEAD_MESSAGES_MIN, SHARED_MESSAGES // count))
+        self.head_bytes_max = min(settings.head_bytes_max, max(HEAD_BYTES_MIN, SHARED_BYTES // count))
 
     def durability(self, mailbox: Mailbox) -> Durability:
         """What the mailbox's messages survive."""
@@ -120,8 +166,11 @@ class Desk:
         return base
 
     def policy(self, envelope: Envelope) -> TaskPolicy:
-        """How this message is to be judged: as a worker registered its task, else as its sender said."""
-        policy = self.policies.get(envelope.name)
+        """How this message is to be judged: as a worker registered its task, else as its sender said.
+
+        Registrations are of tasks: an aftermath keeps its own flags (D23), and an actor's method is not a task.
+        """
+        policy = self.policies.get(envelope.name) if envelope.kind == Kind.TASK else None
         more = envelope.more
         asked = more.max_deliveries if more is not None else 0
         if policy is None:
@@ -132,30 +181,91 @@ class Desk:
             return TaskPolicy(policy.name, policy.flags, asked, policy.max_retries, policy.retry_delay)
         return policy
 
-    def children_of(self, node: str) -> Iterator[Session]:
-        """Sessions of children of the node whose session id this is."""
-        for session in self.sessions.values():
-            if session.parent == node and session.id != node:
-                yield session
+    def keeps_result(self, envelope: Envelope, failed: bool) -> bool:
+        """Whether anything of this message's end is stored."""
+        flags = envelope.flags
+        return not flags & IGNORE_RESULT or bool(failed and flags & STORE_ERRORS)
+
+    # --- who may be given something ------------------------------------------------------------------------------
+
+    def stir(self, mailbox: Mailbox) -> None:
+        """The mailbox has something to hand out: look at it, unless everybody is known to be full."""
+        if not mailbox.starved:
+            self.busy[mailbox.name] = mailbox
+
+    def rouse(self, mailbox: Mailbox) -> None:
+        """Somebody may take from the mailbox who could not before: look at it."""
+        mailbox.starved = False
+        self.busy[mailbox.name] = mailbox
+
+    def wake(self, session: Session) -> None:
+        """The session has gained room: look at what waits for it."""
+        starving, session.starving = session.starving, {}
+        for mailbox in starving.values():
+            self.rouse(mailbox)
+
+    def own(self, mailbox: Mailbox, session: Session | None) -> None:
+        """Give an actor to this session, or take it away."""
+        if mailbox.owner is not None:
+            mailbox.owner.owned.pop(mailbox.name, None)
+        mailbox.owner = session
+        if session is not None:
+            session.owned[mailbox.name] = mailbox
 
     # --- moving messages -----------------------------------------------------------------------------------------
 
     def end(self, message: Message) -> None:
-        """The message is SETTLED: it leaves its row, its lease and every count. Results are the caller's."""
-        self.uncount(message)
-        message.row.mailbox.depth -= 1
-        self.unlease(message)
-        message.stage = Stage.SETTLED
+        """The message is SETTLED: it leaves its row, its lease and every count. Results are the caller's.
+
+        A message that is READY has left its lane before.
+        """
         row = message.row
+        mailbox = row.mailbox
+        stage = message.stage
+        if stage == Stage.ACQUIRED:
+            mailbox.acquired -= 1
+        elif stage == Stage.STARTED:
+            mailbox.started -= 1
+        elif stage == Stage.SCHEDULED:
+            mailbox.scheduled -= 1
+        mailbox.depth -= 1
+        message.stage = Stage.SETTLED
+        if message.lease is not None:
+            self._unlease(message)
         row.gone |= 1 << (message.position - row.base)
         row.left -= 1
         self.journal.lost(row)
         if message.past is not None:
-            message.past = None
-            if row.durability:
-                self.journal.write(PastGone([message.position]), row.durability)
+            self._end_past(message)
         if self.loose:
             self.loose.pop(message.position, None)
+        if self.known and not row.left:
+            self.known.pop(row.base, None)
+
+    def _end_past(self, message: Message) -> None:
+        row = message.row
+        past = message.past
+        assert past is not None
+        if past.suspect:
+            self._fewer_suspects(row.mailbox)
+        message.past = None
+        if row.durability:
+            self.journal.write(PastGone([message.position]), row.durability)
+
+    def _fewer_suspects(self, mailbox: Mailbox) -> None:
+        """An actor's last suspect is settled: the actor leaves quarantine."""
+        mailbox.suspects -= 1
+        if mailbox.is_actor and not mailbox.suspects:
+            self.rouse(mailbox)
+
+    def release(self, message: Message) -> None:
+        """Take the message out of its stage's count and out of its holder's hands: the caller puts it somewhere."""
+        self.uncount(message)
+        lease = message.lease
+        if lease is not None:
+            self._unlease(message)
+            if lease.left:
+                self.journal.shrunk(lease)
 
     def uncount(self, message: Message) -> None:
         """Take the message out of its mailbox's count for its stage; the depth stays."""
@@ -168,29 +278,14 @@ class Desk:
         elif stage == Stage.SCHEDULED:
             mailbox.scheduled -= 1
 
-    def unlease(self, message: Message) -> None:
-        """Take the message out of its holder's hands."""
+    def _unlease(self, message: Message) -> None:
         lease = message.lease
-        if lease is None:
-            return
+        assert lease is not None
         session = lease.session
         session.held.pop(message.position, None)
-        session.started.discard(message.position)
         message.lease = None
         lease.left -= 1
         if lease.left == 0:
             self.journal.over(lease)
-
-    def back(self, message: Message) -> None:
-        """The message is READY again, at its old place in front, without blame."""
-        self.uncount(message)
-        self.unlease(message)
-        message.stage = Stage.READY
-        mailbox = message.row.mailbox
-        mailbox.lane(message.row.priority).put_back(message)
-        self.busy[mailbox.name] = mailbox
-
-    def keeps_result(self, envelope: Envelope, failed: bool) -> bool:
-        """Whether anything of this message's end is stored."""
-        flags = envelope.flags
-        return not flags & int(Flag.IGNORE_RESULT) or bool(failed and flags & int(Flag.STORE_ERRORS))
+        if session.starving:
+            self.wake(session)

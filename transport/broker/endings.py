@@ -11,11 +11,12 @@ import msgspec
 
 from ..codec import encode_envelopes
 from ..message import Aftermath, Envelope, Flag, Kind, State
-from ..store.records import Append, Dead
+from ..store.records import Dead
+from ..verbs import Durability
 from .desk import Desk
-from .held import Message, Row, Stage
-from .mailbox import Mailbox
+from .held import Message
 from .past import Past, encode_past
+from .places import Places
 from .results import Watching, failure_result, retries_of, revoked_result
 
 ERRORS_MODULE = "greenroom.actors.errors"
@@ -24,9 +25,22 @@ ERRORS_MODULE = "greenroom.actors.errors"
 class Endings:
     """Ends messages in the broker's own name."""
 
-    def __init__(self, desk: Desk, watching: Watching) -> None:
+    def __init__(self, desk: Desk, watching: Watching, places: Places) -> None:
         self._desk = desk
         self._watching = watching
+        self._places = places
+
+    def before_start(self, message: Message) -> bool:
+        """Judge a message that is about to go out: True if it was revoked or has expired, and has ended here."""
+        envelope = message.envelope
+        if envelope.id in self._desk.revoked and envelope.kind != Kind.AFTERMATH:
+            self.revoked(message, "revoked")
+            return True
+        more = envelope.more
+        if more is not None and 0 < more.expires <= self._desk.now.wall:
+            self.revoked(message, "expired")
+            return True
+        return False
 
     def lost(self, message: Message, why: str, worker: str) -> None:
         """FAILURE WorkerLostError: it may have run, and must not run again."""
@@ -48,26 +62,25 @@ class Endings:
         desk.end(message)
 
     def dead(self, message: Message, past: Past, why: str, worker: str) -> None:
-        """A dead letter with its story, and FAILURE PoisonMessage."""
+        """A dead letter with its story, and FAILURE PoisonMessage. The letter is kept whatever the mailbox survives."""
         desk = self._desk
         envelope = message.envelope
         mailbox = message.row.mailbox
         starts = past.bad_ends
         text = f"{envelope.name}[{envelope.id}] was set aside after {starts} deliveries that ended badly: {why}"
-        if message.row.durability:
-            desk.journal.write(
-                Dead(
-                    message.position,
-                    envelope.id,
-                    mailbox.name,
-                    envelope.name,
-                    text,
-                    desk.now.wall,
-                    encode_envelopes([envelope]),
-                    encode_past(past),
-                ),
-                message.row.durability,
-            )
+        desk.journal.write(
+            Dead(
+                message.position,
+                envelope.id,
+                mailbox.name,
+                envelope.name,
+                text,
+                desk.now.wall,
+                encode_envelopes([envelope]),
+                encode_past(past),
+            ),
+            max(message.row.durability, Durability.PROCESS),
+        )
         mailbox.dead += 1
         desk.counts.dead += 1
         desk.notice("dead_letter", id=envelope.id, task=envelope.name, mailbox=mailbox.name, reason=text)
@@ -104,45 +117,7 @@ class Endings:
             kind=Kind.AFTERMATH,
             origin=envelope.origin,
         )
-        self.append(message.row.mailbox, after, publisher="", durability_of=message.row)
-
-    def append(
-        self,
-        mailbox: Mailbox,
-        envelope: Envelope,
-        *,
-        publisher: str,
-        durability_of: Row | None = None,
-        past: Past | None = None,
-        due: int = 0,
-    ) -> Message:
-        """Add one message in the broker's own name, in a row of its own; the caller schedules it if it is due later.
-
-        A settle's follow-ups and aftermaths are not held to the mailbox's bound: their cause was accepted.
-        """
-        desk = self._desk
-        base = desk.positions(1)
-        durability = desk.durability(mailbox) if durability_of is None else durability_of.durability
-        row = Row(base, 1, mailbox, envelope.priority, publisher, durability)
-        row.loaded = 1
-        message = Message(base, row, envelope, past=past)
-        if durability:
-            desk.journal.write(
-                Append(base, 1, mailbox.name, envelope.priority, due, publisher, encode_envelopes([envelope])),
-                durability,
-            )
-        mailbox.depth += 1
-        if due:
-            message.stage = Stage.SCHEDULED
-            mailbox.scheduled += 1
-            return message
-        lane = mailbox.lane(envelope.priority)
-        if not durability or lane.has_room(desk.settings.head_messages_max, desk.settings.head_bytes_max):
-            lane.append(row, (message,))
-        else:
-            lane.tail += 1
-        desk.busy[mailbox.name] = mailbox
-        return message
+        self._places.append(message.row.mailbox, after, publisher="", durability=message.row.durability)
 
 
 def _seconds(microseconds: int) -> float | int:

@@ -1,11 +1,11 @@
 """What a broker has in memory of one message, its row and its lease.
 
-Who may move what: a `Message` changes its state only through the functions of `dispatch`, `settling` and `deaths`; a
-`Row` only loses messages; a `Lease` only shrinks. None of these objects is seen outside of the core.
+Who may move what: a `Message` changes its stage only through `desk`, `places`, `dispatch` and `settling`; a `Row` only
+loses messages; a `Lease` only shrinks. None of these objects is seen outside of the core.
 
 States of a message (spec P1), in exactly one of which it is: READY (in a lane, or in the store's tail), SCHEDULED
-(waits for a due time), ACQUIRED (leased, not known to have started), STARTED (leased, its body runs), SETTLED
-(nothing more happens to it). A dead letter is SETTLED here and lives on in the store.
+(waits for a due time, or for a quarantine child), ACQUIRED (leased, not known to have started), STARTED (leased, its
+body runs), SETTLED (nothing more happens to it). A dead letter is SETTLED here and lives on in the store.
 """
 
 from __future__ import annotations
@@ -37,7 +37,19 @@ class Stage(enum.IntEnum):
 class Row:
     """Messages that share a row of the store: which are gone, and how many are left."""
 
-    __slots__ = ("base", "count", "durability", "gone", "left", "loaded", "mailbox", "priority", "publisher")
+    __slots__ = (
+        "base",
+        "count",
+        "due",
+        "durability",
+        "gone",
+        "left",
+        "loaded",
+        "mailbox",
+        "priority",
+        "publisher",
+        "unjudged",
+    )
 
     def __init__(
         self,
@@ -47,6 +59,8 @@ class Row:
         priority: int,
         publisher: str,
         durability: Durability,
+        *,
+        due: int = 0,
         gone: int = 0,
     ) -> None:
         self.base = base
@@ -57,10 +71,14 @@ class Row:
         self.publisher = publisher
         #: MEMORY: the store knows nothing of it. Fixed when the row was accepted.
         self.durability = durability
+        #: As the store has it: such a row is read by the schedule and never by a lane.
+        self.due = due
         self.gone = gone
         self.left = count - gone.bit_count()
         #: Positions (as bits) that have a Message in memory or had one; the rest is still to be read.
         self.loaded = 0
+        #: Its chosen id is not yet known to be new: it holds its place and goes nowhere.
+        self.unjudged = False
 
     @property
     def full(self) -> int:

@@ -17,8 +17,10 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from ..store.records import Drop, Gone, Record, Synchronous, Unlease
+from ..store.records import Lease as LeaseRecord
 from ..verbs import Durability, FromBroker
 from .events import Persist
+from .outflow import VERB_BYTES
 
 if TYPE_CHECKING:
     from .held import Lease, Message, Row
@@ -31,20 +33,29 @@ class Say(msgspec.Struct, gc=False):
     session: Session
     verb: FromBroker
     link: int = 0
+    #: About what it takes on the wire.
+    bytes: int = VERB_BYTES
+
+
+class Unique(msgspec.Struct):
+    """A message whose chosen id the store must judge first. `message`: None if it is in the store's tail only."""
+
+    id: str
+    row: Row
+    message: Message | None
 
 
 class Accepted(msgspec.Struct):
     """One publish of a batch: what must be undone if there was no room for it."""
 
-    session: Session
+    session: str
     number: int
-    rows: list[Row]
-    messages: list[Message]
-    #: Messages (by mailbox name) that were counted but are in the store's tail only.
-    tails: list[tuple[Row, int]]
     bytes: int
-    #: Messages whose chosen id the store must judge first: they become ready after the commit.
-    unique: list[Message]
+    rows: list[Row] = []
+    messages: list[Message] = []
+    #: Rows of which this many messages were counted but are in the store's tail only.
+    tails: list[tuple[Row, int]] = []
+    unique: list[Unique] = []
 
 
 class Batch:
@@ -73,6 +84,8 @@ class Journal:
         #: Rows that lost messages in this pass.
         self._dirty: dict[int, Row] = {}
         self._over: list[int] = []
+        #: Leases of which something came back and something is still out.
+        self._shrunk: dict[int, Lease] = {}
 
     def write(self, record: Record, durability: Durability = Durability.DISK) -> None:
         """Add a record to this pass's commit, which then survives at least what `durability` says."""
@@ -91,9 +104,18 @@ class Journal:
         if lease.durability:
             self._over.append(lease.id)
 
-    def say(self, session: Session, verb: FromBroker, link: int = 0) -> None:
+    def shrunk(self, lease: Lease) -> None:
+        """Something of this lease came back unsettled: the store must not take it for leased after a restart."""
+        if lease.durability:
+            self._shrunk[lease.id] = lease
+
+    def say(self, session: Session, verb: FromBroker, link: int = 0, size: int = VERB_BYTES) -> None:
         """Tell the session once everything written so far is committed."""
-        self.open.says.append(Say(session, verb, link))
+        self.open.says.append(Say(session, verb, link, size))
+
+    def batches(self) -> list[Batch]:
+        """Everything that is not committed, oldest first."""
+        return [*self.waiting, self.open]
 
     def cut(self) -> Persist | None:
         """End the pass: return what to commit, or None when nothing was written.
@@ -105,6 +127,8 @@ class Journal:
         records = batch.records
         if self._dirty:
             self._write_masks(batch)
+        if self._shrunk:
+            self._write_leases(batch)
         if self._over:
             records.append(Unlease(self._over))
             self._over = []
@@ -133,6 +157,14 @@ class Journal:
         if drops:
             batch.records.append(Drop(drops))
         self._dirty = {}
+
+    def _write_leases(self, batch: Batch) -> None:
+        for lease in self._shrunk.values():
+            if lease.left:
+                held = lease.session.held
+                positions = [position for position, message in held.items() if message.lease is lease]
+                batch.records.append(LeaseRecord(lease.id, lease.session.id, positions))
+        self._shrunk = {}
 
     def unblocked(self) -> list[Say]:
         """What was said in a pass that wrote nothing while nothing was waiting: it may leave now."""

@@ -15,10 +15,11 @@ from ..store.records import Row as StoredRow
 from ..verbs import Durability, Role, TaskPolicy
 from .deaths import Deaths
 from .desk import Desk
-from .dispatch import Dispatch
-from .held import Lease, Message, Row, Stage
+from .held import Lease, Message, Stage
 from .mailbox import Declared
 from .past import Past, decode_past
+from .places import Places
+from .rows import Rows
 from .schedule import Schedule
 from .sessions import Publishing, Session, decode_refused
 
@@ -29,12 +30,14 @@ _declared = msgspec.msgpack.Decoder(Declared)
 class Recovery:
     """Puts back what a store kept."""
 
-    def __init__(self, desk: Desk, schedule: Schedule, dispatch: Dispatch, deaths: Deaths) -> None:
+    def __init__(self, desk: Desk, schedule: Schedule, places: Places, rows: Rows, deaths: Deaths) -> None:
         self._desk = desk
         self._schedule = schedule
-        self._dispatch = dispatch
+        self._places = places
+        self._rows = rows
         self._deaths = deaths
-        #: position -> its lease.
+        #: All leases, and the newest of each position.
+        self._all: list[Lease] = []
         self._leases: dict[int, Lease] = {}
         self._pasts: dict[int, Past] = {}
 
@@ -50,27 +53,29 @@ class Recovery:
             mailbox.depth += tally.ready + tally.scheduled
             mailbox.scheduled += tally.scheduled
             mailbox.lane(tally.priority).tail += tally.ready
-            self._schedule.tail += tally.scheduled
+            mailbox.strongest = desk.durability(mailbox) or Durability.DISK
             desk.busy[mailbox.name] = mailbox
-        if self._schedule.tail:
-            self._schedule.horizon = (-1, 0)
+        self._schedule.recovered(sum(tally.scheduled for tally in recovered.tallies))
         for count in recovered.dead:
             desk.mailbox(count.mailbox).dead = count.count
-        for record in recovered.sessions:
+        for record in sorted(recovered.sessions, key=lambda record: record.seen_at):
             desk.publishing[record.session] = Publishing(
                 record.number, record.number, decode_refused(record.outcomes), Durability.DISK, record.seen_at
             )
         for policy in recovered.policies:
             desk.policies[policy.name] = _policy.decode(policy.blob)
         for revoked in recovered.revoked:
-            desk.revoked[revoked.id] = revoked.until
+            if revoked.until > desk.now.wall:
+                desk.revoked[revoked.id] = revoked.until
         for past in recovered.pasts:
             self._pasts[past.position] = decode_past(past.blob)
         for out in recovered.leases:
             session = desk.sessions.get(out.session)
             if session is None:
                 session = desk.sessions[out.session] = Session(out.session, Role.CHILD, "")
+                desk.children.setdefault(session.parent, {})[session.id] = session
             lease = Lease(out.lease, session, 0, 0, Durability.DISK)
+            self._all.append(lease)
             for position in out.positions:
                 self._leases[position] = lease
         return sorted({*self._leases, *self._pasts})
@@ -78,94 +83,52 @@ class Recovery:
     def rows(self, rows: list[StoredRow]) -> None:
         """The rows that hold leases and pasts: what was leased waits, what has a past takes its place."""
         desk = self._desk
-        lanes: list[Message] = []
+        waiting: list[Message] = []
         for stored in rows:
-            row = self.row(stored)
-            envelopes = decode_envelopes(stored.blob)
-            for index, envelope in enumerate(envelopes):
+            row = self._rows.row(stored)
+            mailbox = row.mailbox
+            for index, envelope in enumerate(decode_envelopes(stored.blob)):
                 position = stored.base + index
                 bit = 1 << index
                 if row.gone & bit or (position not in self._leases and position not in self._pasts):
                     continue
                 row.loaded |= bit
-                if not stored.due:
-                    row.mailbox.lane(row.priority).tail -= 1
-                else:
+                desk.known[row.base] = row
+                if stored.due:
                     self._schedule.tail -= 1
-                    row.mailbox.scheduled -= 1
+                    mailbox.scheduled -= 1
+                else:
+                    mailbox.lane(row.priority).tail -= 1
                 message = Message(position, row, envelope, past=self._pasts.get(position))
+                if message.past is not None and message.past.suspect:
+                    mailbox.suspects += 1
                 lease = self._leases.get(position)
                 if lease is not None:
-                    message.lease = lease
-                    message.stage = Stage.ACQUIRED
-                    message.handed = 1
-                    lease.left += 1
-                    lease.session.held[position] = message
-                    row.mailbox.acquired += 1
+                    self._hold(message, lease)
                 else:
-                    lanes.append(message)
-        for message in lanes:
-            self._place(message)
-        self._leases_of_nothing()
-        nodes: dict[str, list[Session]] = {}
-        for session in list(desk.sessions.values()):
-            if session.held:
-                nodes.setdefault(session.parent, []).append(session)
-            self._deaths.wait_for(session)
-        for node, sessions in nodes.items():
-            self._deaths.look_for_pages(node, sessions)
+                    waiting.append(message)
+        for message in waiting:
+            self._places.put(message, message.past.due if message.past is not None else 0)
+        for lease in self._all:
+            # Every message of it was settled, or has come back and gone out again, before the crash.
+            if lease.left == 0:
+                desk.journal.over(lease)
+        nodes = {node: list(children.values()) for node, children in desk.children.items()}
+        for node, children in nodes.items():
+            for session in children:
+                self._deaths.wait_for(session)
+            self._deaths.look_for_pages(node, [session for session in children if session.held])
+        self._all.clear()
         self._leases.clear()
         self._pasts.clear()
 
-    def _leases_of_nothing(self) -> None:
-        """A lease of which every message was settled before the crash is over."""
-        seen: set[int] = set()
-        for lease in self._leases.values():
-            if lease.left == 0 and lease.id not in seen:
-                seen.add(lease.id)
-                self._desk.journal.over(lease)
-
-    def _place(self, message: Message) -> None:
-        desk = self._desk
+    def _hold(self, message: Message, lease: Lease) -> None:
         mailbox = message.row.mailbox
-        past = message.past or Past()
+        message.lease = lease
+        message.stage = Stage.ACQUIRED
+        message.handed = 1
+        lease.left += 1
+        lease.session.held[message.position] = message
+        mailbox.acquired += 1
         if mailbox.is_actor:
-            mailbox.lane(message.row.priority).put_back(message)
-            mailbox.quarantined = mailbox.quarantined or past.suspect
-            mailbox.blocked_until = max(mailbox.blocked_until, past.due)
-            desk.busy[mailbox.name] = mailbox
-        elif past.suspect:
-            self._dispatch.suspect(past.due, message)
-        elif past.due > desk.now.wall:
-            message.stage = Stage.SCHEDULED
-            mailbox.scheduled += 1
-            self._schedule.add_always(past.due, message)
-        else:
-            mailbox.lane(message.row.priority).put_back(message)
-            desk.busy[mailbox.name] = mailbox
-
-    def row(self, stored: StoredRow) -> Row:
-        """The row in memory for a stored one: the one that recovery made, or a new one."""
-        desk = self._desk
-        row = desk.recovering.get(stored.base)
-        if row is None:
-            mailbox = desk.mailbox(stored.mailbox)
-            durability = desk.durability(mailbox) or Durability.DISK
-            row = Row(stored.base, stored.count, mailbox, stored.priority, stored.session, durability, stored.gone)
-            row.loaded = stored.gone
-            desk.recovering[stored.base] = row
-        return row
-
-    def messages(self, stored: StoredRow) -> list[Message]:
-        """Messages of a row read ahead that are not in memory yet, in order."""
-        desk = self._desk
-        row = self.row(stored)
-        rest = row.full & ~(row.loaded | row.gone)
-        messages: list[Message] = []
-        if rest:
-            for index, envelope in enumerate(decode_envelopes(stored.blob)):
-                if rest >> index & 1:
-                    messages.append(Message(stored.base + index, row, envelope))
-        row.loaded = row.full
-        desk.recovering.pop(stored.base, None)
-        return messages
+            self._desk.own(mailbox, lease.session)

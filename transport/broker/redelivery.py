@@ -5,7 +5,8 @@ Pure functions over a message's policy and past. The table:
 | how the delivery ended              | early ack      | late ack                                         |
 | ----------------------------------- | -------------- | ------------------------------------------------ |
 | buffered only                       | back, no blame | back, no blame                                   |
-| started, orderly stop (cold)        | lost           | back, no blame                                   |
+| started, orderly stop (cold), or     | lost           | back, no blame                                   |
+| killed for another body's sake      |                |                                                  |
 | finished, its outcome never arrived | lost           | back, no blame                                   |
 | started, its process died           | lost           | lost; with REJECT_ON_WORKER_LOST blamed, tried   |
 |                                     |                | again in quarantine; with RETRY_... retried      |
@@ -15,8 +16,8 @@ Pure functions over a message's policy and past. The table:
 
 "lost" is FAILURE WorkerLostError, "failed" FAILURE TimeLimitExceeded. What is tried again is tried within a bound:
 with n = max_deliveries, a message that was started n times and each time took its process along is dead. Two
-exceptions: a message of joint deaths only gets one trial alone first; node losses alone make it dead at max(n, 10),
-but from the n-th on it runs in quarantine only.
+exceptions: a joint death is never the last, one trial alone follows; node losses alone make it dead at max(n, 10),
+but from the n-th on it runs in quarantine only. Hard time limits are counted apart, against the same number.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ from ..message import MAX_DELIVERIES_DEFAULT, Flag
 from .past import Past
 
 SECOND = 1_000_000
+#: Node losses alone make a dead letter at this number, or at the message's own bound if that is higher.
+NODE_LOSSES_MAX = 10
 DELAY_MAX = 60 * SECOND
 #: Up to this share of a delay is added, so that what died together does not come back together.
 JITTER = 0.2
@@ -94,26 +97,26 @@ def judge(ending: Ending, flags: int, past: Past, joint: bool, deliveries_max: i
             past.joint += 1
         else:
             past.solo += 1
-        return _bounded(past, deliveries_max)
+        return _bounded(past, deliveries_max, joint=joint)
     if flags & Flag.RETRY_ON_WORKER_LOST:
         return Verdict.RETRY
     return Verdict.LOST
 
 
-def _bounded(past: Past, deliveries_max: int) -> Verdict:
-    """Within the bound: again, where; at the bound: dead (D24)."""
+def _bounded(past: Past, deliveries_max: int, *, joint: bool = False) -> Verdict:
+    """Within the bound: again, where; at the bound: dead (D24). `joint`: it has just died together with others."""
     bound = deliveries_max or MAX_DELIVERIES_DEFAULT
-    blamed = past.solo + past.joint
-    if blamed == 0 and past.timeouts == 0:
-        if bound > 0 and past.node_losses >= max(bound, 10):
+    deaths = past.solo + past.joint
+    if bound < 0:
+        return Verdict.QUARANTINE if deaths or past.timeouts else Verdict.AGAIN
+    if past.timeouts >= bound:
+        return Verdict.DEAD
+    if deaths == 0:
+        if past.node_losses >= max(bound, NODE_LOSSES_MAX):
             return Verdict.DEAD
-        return Verdict.QUARANTINE if bound > 0 and past.node_losses >= bound else Verdict.AGAIN
-    if bound > 0:
-        if past.timeouts >= bound:
-            return Verdict.DEAD
-        if blamed + past.node_losses >= bound and past.solo > 0:
-            return Verdict.DEAD
-    return Verdict.QUARANTINE
+    elif deaths + past.node_losses >= bound and not joint:
+        return Verdict.DEAD
+    return Verdict.QUARANTINE if deaths or past.timeouts or past.node_losses >= bound else Verdict.AGAIN
 
 
 def delay_before(past: Past, id: str) -> int:

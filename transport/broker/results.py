@@ -32,7 +32,10 @@ class Watching:
         self._desk = desk
         #: id -> sessions that watch it.
         self._watchers: dict[str, list[Session]] = {}
-        self._snapshots: dict[int, tuple[Session, int]] = {}
+        #: How many watches there are, all sessions together.
+        self._watches = 0
+        #: Token of a read -> whose it is, on which link, of which ids.
+        self._snapshots: dict[int, tuple[Session, int, list[str]]] = {}
         #: What this pass learned, by session: pushed after the commit.
         self._news: dict[str, list[Known]] = {}
 
@@ -60,6 +63,7 @@ class Watching:
         if state in TERMINAL:
             for session in watchers:
                 session.watched.pop(id, None)
+            self._watches -= len(watchers)
             del self._watchers[id]
 
     def _tell(self, session: Session, known: Known) -> None:
@@ -74,13 +78,13 @@ class Watching:
             session = desk.sessions.get(id)
             if session is None or not session.link:
                 continue
-            for verb in in_verbs(news):
-                desk.journal.say(session, verb)
+            for verb, size in in_verbs(news):
+                desk.journal.say(session, verb, size=size)
         self._news = {}
 
     def watch(self, session: Session, ids: list[str], snapshot: bool) -> None:
         """The session wants to know of these ids, from now on and, with `snapshot`, what is known now."""
-        room = self._desk.settings.watches_max - len(session.watched)
+        room = self._desk.settings.watches_max - self._watches
         if len(ids) > room:
             self._desk.notice("watches_full", session=session.id, asked=len(ids), room=max(0, room))
             ids = ids[: max(0, room)]
@@ -88,13 +92,24 @@ class Watching:
             if id not in session.watched:
                 session.watched[id] = None
                 self._watchers.setdefault(id, []).append(session)
+                self._watches += 1
         if snapshot and ids:
-            desk = self._desk
-            token = desk.token()
-            self._snapshots[token] = (session, session.link)
-            # The store sees what was persisted before this read. What is settled while it reads is pushed by
-            # `store` as well: the client takes the terminal one, whichever comes first.
-            desk.effects.append(ReadResults(token, ids))
+            self._read(session, ids)
+
+    def _read(self, session: Session, ids: list[str]) -> None:
+        """Read what is known. The store sees what was persisted before this read; what is settled while it reads is
+        pushed by `store` as well: the client takes the terminal one, whichever comes first."""
+        desk = self._desk
+        token = desk.token()
+        self._snapshots[token] = (session, session.link, ids)
+        desk.effects.append(ReadResults(token, ids))
+
+    def read_again(self) -> None:
+        """A commit failed, and its results are written anew: reads that are under way would not see them."""
+        snapshots, self._snapshots = self._snapshots, {}
+        for session, link, ids in snapshots.values():
+            if session.link == link:
+                self._read(session, ids)
 
     def unwatch(self, session: Session, ids: list[str]) -> None:
         """The session no longer wants to know."""
@@ -113,6 +128,7 @@ class Watching:
         if watchers is not None:
             if session in watchers:
                 watchers.remove(session)
+                self._watches -= 1
             if not watchers:
                 del self._watchers[id]
 
@@ -121,32 +137,32 @@ class Watching:
         waiting = self._snapshots.pop(event.token, None)
         if waiting is None:
             return False
-        session, link = waiting
+        session, link, _ = waiting
         if session.link != link:
             return True
         known = [Known(row.id, row.state, row.blob) for row in event.results]
         for row in event.results:
             if row.state in TERMINAL:
                 self.unwatch(session, [row.id])
-        for verb in in_verbs(known):
-            self._desk.send(link, verb)
+        for verb, size in in_verbs(known):
+            self._desk.send(session, verb, size)
         return True
 
 
-def in_verbs(known: list[Known]) -> list[Results]:
-    """Cut results into verbs that fit their frames."""
-    verbs: list[Results] = []
+def in_verbs(known: list[Known]) -> list[tuple[Results, int]]:
+    """Cut results into verbs that fit their frames, each with about what it takes."""
+    verbs: list[tuple[Results, int]] = []
     start = 0
     size = 0
     for index, item in enumerate(known):
-        size += len(item.result) + len(item.id) + 16
-        if index - start >= RESULTS_A_VERB or size > RESULT_BYTES_A_VERB:
-            if index > start:
-                verbs.append(Results(known[start:index]))
+        more = len(item.result) + len(item.id) + 16
+        if index > start and (index - start >= RESULTS_A_VERB or size + more > RESULT_BYTES_A_VERB):
+            verbs.append((Results(known[start:index]), size))
             start = index
-            size = len(item.result) + len(item.id) + 16
+            size = 0
+        size += more
     if start < len(known):
-        verbs.append(Results(known[start:]))
+        verbs.append((Results(known[start:]), size))
     return verbs
 
 

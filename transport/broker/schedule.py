@@ -1,8 +1,10 @@
 """The schedule: messages that wait for a due time, the nearest in memory and the rest in the store.
 
-A heap of (due, position, message) holds what is due soonest. What is due later than `horizon` rests in the store and
-only counts; it is read when the heap runs low. Messages that wait for a redelivery (their due time stands in their
-past) are always in memory: they are few. Due times are wall time (spec D28).
+A heap of (due, position, message) holds what is due soonest. Every row with a due time up to the `horizon` has its
+message in memory; later ones rest in the store and only count as `tail`, and are read when the heap runs low. Some
+are in memory beyond the horizon (those with a past, those accepted during a read, those that the store has not). A
+row with a due time is in `Desk.known` as long as its message is in memory, wherever that is, and a read skips it: so
+a message is in memory once, whatever the clock does. Due times are wall time (spec D28).
 """
 
 from __future__ import annotations
@@ -10,6 +12,9 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterable
 
+from ..store.records import Row as StoredRow
+from .desk import Desk
+from .events import ReadDue
 from .held import Message, Stage
 from .mailbox import Mailbox
 
@@ -20,21 +25,22 @@ NEVER = 1 << 62
 class Schedule:
     """What waits, by due time."""
 
-    def __init__(self, messages_max: int) -> None:
-        self._messages_max = messages_max
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+        self._messages_max = desk.settings.head_messages_max
         self._heap: list[tuple[int, int, Message]] = []
-        #: Rows in the store only, all due after the horizon.
+        #: Rows in the store only.
         self.tail = 0
         #: (due, base) up to which every row with a due time is in memory.
         self.horizon = (NEVER, 0)
-        self.reading = False
-        #: Accepted while a read is under way, not yet known to be within its reach.
-        self._pending: list[tuple[int, int, Message]] = []
-        #: Positions after the horizon that stay in memory, since they have a past: a read skips them.
-        self._kept: set[int] = set()
+        #: Token of the read that is under way; 0: none. And the failed commits before it was asked for.
+        self.reading = 0
+        self._failures = 0
+        #: The heap is shed when it is longer than this.
+        self._shed_at = 2 * self._messages_max
 
     def __len__(self) -> int:
-        return len(self._heap) + self.tail + len(self._pending)
+        return len(self._heap) + self.tail
 
     @property
     def next_due(self) -> int:
@@ -42,85 +48,98 @@ class Schedule:
         return self._heap[0][0] if self._heap else NEVER
 
     def add(self, due: int, message: Message) -> None:
-        """Let a message with a row of its own wait until `due`."""
-        entry = (due, message.position, message)
-        if (due, message.position) > self.horizon:
-            if self.reading:
-                self._pending.append(entry)
-            else:
-                self.tail += 1
+        """Let the message wait until `due`: in memory, or in the store if that knows all about it and it is far off."""
+        row = message.row
+        in_store = row.due == due and row.durability and message.past is None
+        if in_store and not self.reading and (due, message.position) > self.horizon:
+            self.tail += 1
+            self._desk.known.pop(row.base, None)
             return
-        heapq.heappush(self._heap, entry)
-        if len(self._heap) > 2 * self._messages_max and not self.reading:
+        if row.due and row.durability:
+            self._desk.known[row.base] = row
+        heapq.heappush(self._heap, (due, message.position, message))
+        if len(self._heap) > self._shed_at and not self.reading:
             self._shed()
 
-    def add_always(self, due: int, message: Message) -> None:
-        """Let a message wait whose due time only its past knows: it is never left to the store."""
-        heapq.heappush(self._heap, (due, message.position, message))
-
     def _shed(self) -> None:
-        """Leave the later half to the store."""
-        self._heap.sort()
+        """Leave the later half to the store; what it does not know, or not all of, stays."""
+        known = self._desk.known
+        self._heap = sorted(entry for entry in self._heap if entry[2].stage == Stage.SCHEDULED)
         keep = self._heap[: self._messages_max]
-        shed = self._heap[self._messages_max :]
-        stay = [entry for entry in shed if entry[2].past is not None]
-        self._kept.update(entry[1] for entry in stay)
-        self.tail += len(shed) - len(stay)
-        self.horizon = keep[-1][:2]
-        self._heap = keep + stay
-        heapq.heapify(self._heap)
+        for entry in self._heap[self._messages_max :]:
+            message = entry[2]
+            row = message.row
+            if row.due == entry[0] and row.durability and message.past is None:
+                known.pop(row.base, None)
+                self.tail += 1
+                self.horizon = min(self.horizon, keep[-1][:2])
+            else:
+                keep.append(entry)
+        self._heap = keep
+        self._shed_at = len(keep) + self._messages_max
 
     def take_due(self, wall: int) -> list[Message]:
         """Return what is due now, soonest first."""
         due: list[Message] = []
         heap = self._heap
         while heap and heap[0][0] <= wall:
-            due.append(heapq.heappop(heap)[2])
+            message = heapq.heappop(heap)[2]
+            if message.stage == Stage.SCHEDULED:
+                due.append(message)
         return due
 
-    def wants_reading(self) -> bool:
-        """Whether the heap runs low and the store has more."""
-        return self.tail > 0 and not self.reading and len(self._heap) < self._messages_max // 2
+    def read_ahead(self) -> None:
+        """Ask for more if the heap runs low and the store has more."""
+        if not self.tail or self.reading or len(self._heap) >= self._messages_max // 2:
+            return
+        desk = self._desk
+        self.reading = desk.token()
+        self._failures = desk.failures
+        due, base = self.horizon
+        desk.effects.append(ReadDue(self.reading, due, base, self._messages_max))
 
-    def read(self, entries: Iterable[tuple[int, Message]], last: tuple[int, int] | None) -> None:
-        """The answer to a read after the horizon: what it brought, and its last (due, base); None: there was none."""
-        self.reading = False
-        count = 0
-        here = self._kept.union(entry[1] for entry in self._pending)
-        for due, message in entries:
-            if message.position not in here:
-                heapq.heappush(self._heap, (due, message.position, message))
-                count += 1
-        self.tail = max(0, self.tail - count)
-        if last is None:
-            self.tail = 0
-        else:
-            self.horizon = last
+    def read(self, messages: Iterable[Message], last: StoredRow | None) -> None:
+        """The answer to the read: what was not in memory, and the last row; None: there was none.
+
+        A read that overlapped a failed commit may have missed what is written anew: then the horizon stays.
+        """
+        desk = self._desk
+        self.reading = 0
+        for message in messages:
+            message.stage = Stage.SCHEDULED
+            desk.known[message.row.base] = message.row
+            heapq.heappush(self._heap, (message.row.due, message.position, message))
+            self.tail -= 1
+        if desk.failures == self._failures:
+            if last is not None:
+                self.horizon = (last.due, last.base)
+            elif self.tail:
+                desk.notice("schedule_tail_missing", messages=self.tail)
+                self.tail = 0
         if not self.tail:
             self.horizon = (NEVER, 0)
-            self._kept.clear()
-        pending, self._pending = self._pending, []
-        for due, _, message in pending:
-            self.add(due, message)
+
+    def recovered(self, count: int) -> None:
+        """So many rows with a due time are in the store, and none in memory yet."""
+        self.tail += count
+        if count:
+            self.horizon = (-1, 0)
+
+    # --- looking for messages ------------------------------------------------------------------------------------
 
     def waiting_of(self, mailbox: Mailbox) -> list[Message]:
         """Messages of this mailbox that wait in memory."""
         return [
-            entry[2]
-            for entry in (*self._heap, *self._pending)
-            if entry[2].row.mailbox is mailbox and entry[2].stage == Stage.SCHEDULED
+            entry[2] for entry in self._heap if entry[2].row.mailbox is mailbox and entry[2].stage == Stage.SCHEDULED
         ]
 
     def waiting_with(self, ids: dict[str, None]) -> list[Message]:
         """Messages with one of these ids that wait in memory."""
-        return [
-            entry[2]
-            for entry in (*self._heap, *self._pending)
-            if entry[2].envelope.id in ids and entry[2].stage == Stage.SCHEDULED
-        ]
+        return [entry[2] for entry in self._heap if entry[2].envelope.id in ids and entry[2].stage == Stage.SCHEDULED]
 
-    def forget_tail_of(self, mailbox: Mailbox) -> int:
-        """The store dropped this mailbox's scheduled rows: return how many of them were not in memory."""
-        rest = max(0, min(mailbox.scheduled, self.tail))
-        self.tail -= rest
-        return rest
+    def forget_tail(self, count: int) -> None:
+        """So many rows of the tail are dropped from the store: a read that is under way is out of date."""
+        self.tail -= count
+        self.reading = 0
+        self._heap = [entry for entry in self._heap if entry[2].stage == Stage.SCHEDULED]
+        heapq.heapify(self._heap)

@@ -1,11 +1,13 @@
 """Sessions: who is attached, what they hold, what they were told and what they may still be given.
 
 A session outlives its links. A client's session numbers its batches; a child's holds leases; a node's speaks for its
-children. `link` is 0 while the session has none.
+children. `link` is 0 while the session has none. A session is `open`, which is to say that it may be given messages,
+from its Attach on a link until that link ends or stands still.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -14,14 +16,17 @@ from ..verbs import ChildKind, FromBroker, Role
 
 if TYPE_CHECKING:
     from .held import Message
+    from .mailbox import Mailbox
 
 
 class Session:
     """One peer of the broker."""
 
     __slots__ = (
+        "acknowledged_bytes",
         "actors",
         "applied",
+        "attached",
         "closed_at",
         "goodbye",
         "held",
@@ -33,21 +38,25 @@ class Session:
         "link",
         "link_number",
         "mailboxes",
+        "marked_bytes",
+        "marks",
         "node",
+        "open",
+        "owned",
         "parent",
         "pid",
         "role",
         "sent_bytes",
-        "sent_mark",
+        "serves",
         "slots",
         "spawn_asked",
         "stalled_at",
-        "started",
-        "turn",
+        "starving",
         "unconfirmed_bytes",
         "watched",
         "window",
         "withheld",
+        "withheld_bytes",
     )
 
     def __init__(self, id: str, role: Role, node: str) -> None:
@@ -62,33 +71,46 @@ class Session:
         #: Boot time at which the link closed; 0 while there is one.
         self.closed_at = 0
         self.goodbye = False
-        #: The last number applied: of publishes for a client (kept in the store), of the rest for all (in memory).
+        #: The last number applied of what is not a publish; in memory only.
         self.applied = 0
         # --- children ---
         self.kind = ChildKind.POOL
         self.mailboxes: list[str] = []
         self.actors: list[str] = []
+        #: Its mailboxes, and its actor classes as `nodes.service_of` names them.
+        self.serves: dict[str, None] = {}
         self.slots = 0
         self.window = 0
         self.held: dict[int, Message] = {}
-        self.started: set[int] = set()
-        #: The next of its mailboxes to serve, so that none starves.
-        self.turn = 0
+        #: It has said Attach on the present link.
+        self.attached = False
+        #: It may be given messages, as far as its window goes: attached, and it reads what it is sent.
+        self.open = False
+        #: Mailboxes to be looked at when it gains room, those that got least first.
+        self.starving: dict[str, Mailbox] = {}
+        #: Mailboxes of the actors that it has.
+        self.owned: dict[str, Mailbox] = {}
         #: Boot time at which what it holds is judged without evidence; 0: not waiting for any.
         self.judge_at = 0
         #: The session id of the node whose child this is; of a node, its own.
-        self.parent = id.partition("/")[0]
+        self.parent = id.partition("/")[0] if role is Role.CHILD else id
         # --- nodes ---
         #: Kind of child -> boot time at which the node was last asked for one.
         self.spawn_asked: dict[int, int] = {}
-        # --- clients ---
+        # --- results ---
         self.watched: dict[str, None] = {}
-        self.unconfirmed_bytes = 0
         # --- back-pressure (spec D9) ---
+        self.unconfirmed_bytes = 0
+        #: On the present link: sent, known to have been read, and sent when the last mark was set.
         self.sent_bytes = 0
-        self.sent_mark = 0
+        self.acknowledged_bytes = 0
+        self.marked_bytes = 0
+        #: (number of a Ping, what had been sent before it).
+        self.marks: deque[tuple[int, int]] = deque()
+        #: Boot time since which too much is unacknowledged; 0: it is not.
         self.stalled_at = 0
-        self.withheld: list[FromBroker] = []
+        self.withheld: deque[tuple[FromBroker, int]] = deque()
+        self.withheld_bytes = 0
 
     @property
     def free_slots(self) -> int:
@@ -97,8 +119,8 @@ class Session:
 
     @property
     def room(self) -> int:
-        """Messages that it may be given, buffered ones included."""
-        return self.window - len(self.held)
+        """Messages that it may be given now, buffered ones included."""
+        return self.window - len(self.held) if self.open else 0
 
 
 class Publishing(msgspec.Struct):

@@ -42,8 +42,8 @@ class BrokerSettings(msgspec.Struct, frozen=True, kw_only=True):
     #: Delay before a nacked message comes back, and how often it may (spec P3).
     requeue_delay: int = SECOND
     acquired_max: int = 1_000
-    #: Node losses alone make a dead letter at max(n, this) (D24).
-    node_losses_max: int = 10
+    #: Bytes of bodies that a mailbox of durability "memory" may keep ready, since nothing of it rests in the store.
+    memory_bytes_max: int = 256 << 20
     #: Most messages that a session may hold (D11), and the longest task type that may be claimed ahead.
     window_max: int = 2_048
     short_task: int = 10_000
@@ -51,6 +51,11 @@ class BrokerSettings(msgspec.Struct, frozen=True, kw_only=True):
     bad_frames_max: int = 3
     links_max: int = 10_000
     mailboxes_max: int = 100_000
+    #: Ids that are watched, all sessions together.
     watches_max: int = 1_000_000
+    #: Sessions whose numbers are remembered; of more, those that are away longest are forgotten first.
+    sessions_max: int = 100_000
+    #: Revoked ids that are remembered; of more, the oldest are forgotten first.
+    revoked_max: int = 1_000_000
     #: Attempts kept in a message's story; the first one and the latest ones stay.
     attempts_kept_max: int = 32

@@ -7,37 +7,44 @@ duplicate: answered and otherwise ignored.
 
 from __future__ import annotations
 
-from ..message import Envelope, Kind, Outcome, State
+import msgspec
+
+from ..message import TERMINAL, Envelope, Kind, More, Outcome, State
 from ..requests import Attempt
-from ..store.records import Past as PastRecord
 from ..verbs import Progress, Recall, Return, Settle, Started
 from .desk import Desk, TaskSpeed
-from .dispatch import Dispatch
 from .endings import Endings
 from .held import Message, Stage
-from .mailbox import Mailbox
-from .past import Past, encode_past
+from .past import Past
+from .places import Places
 from .redelivery import requeue_delay
 from .results import Watching
-from .schedule import Schedule
 from .sessions import Session
 
 #: Of a batch of settles, every so many a runtime is learned from; a slow one always.
 LEARN_EVERY = 16
+#: Task types whose speed is remembered; of more, all are measured anew.
+SPEEDS_MAX = 100_000
 SUCCESS = int(State.SUCCESS)
+
+
+class _State(msgspec.Struct, array_like=True):
+    """The first field of an encoded Result."""
+
+    state: int
+
+
+_state = msgspec.msgpack.Decoder(_State)
 
 
 class Settling:
     """Applies outcomes."""
 
-    def __init__(
-        self, desk: Desk, watching: Watching, endings: Endings, schedule: Schedule, dispatch: Dispatch
-    ) -> None:
+    def __init__(self, desk: Desk, watching: Watching, endings: Endings, places: Places) -> None:
         self._desk = desk
         self._watching = watching
         self._endings = endings
-        self._schedule = schedule
-        self._dispatch = dispatch
+        self._places = places
 
     def settle(self, session: Session, settle: Settle) -> None:
         """Apply a batch of outcomes. The caller answers with Applied after the commit."""
@@ -49,15 +56,17 @@ class Settling:
         for outcome in settle.outcomes:
             message = held.get(outcome.position)
             if message is None or message.lease is None or message.lease.id != outcome.lease:
-                self._late(outcome)
+                self.late(outcome)
                 continue
             if count % LEARN_EVERY == 0 or outcome.runtime > short:
                 name = message.envelope.name
                 speed = speeds.get(name)
-                if speed is None:
-                    speeds[name] = TaskSpeed(outcome.runtime)
-                else:
+                if speed is not None:
                     speed.learn(outcome.runtime)
+                else:
+                    if len(speeds) >= SPEEDS_MAX:
+                        speeds.clear()
+                    speeds[name] = TaskSpeed(outcome.runtime)
             count += 1
             state = outcome.state
             if state == SUCCESS:
@@ -66,8 +75,11 @@ class Settling:
                 self._retry(message, outcome)
             elif state == State.REQUEUED:
                 self._requeue(message)
-            else:
+            elif state in TERMINAL:
                 self._finish(message, outcome)
+            else:
+                # It has run, and nobody can say to what end.
+                self._endings.lost(message, f"its child said that it ended in state {state}", session.node)
 
     def _finish(self, message: Message, outcome: Outcome) -> None:
         """A terminal outcome: result, follow-ups and the message's end, all in this commit."""
@@ -77,44 +89,30 @@ class Settling:
         if outcome.follows:
             self._follow(message, outcome)
         desk.counts.settled += 1
-        mailbox = message.row.mailbox
-        if mailbox.is_actor:
-            self._actor_settled(mailbox, message)
         desk.end(message)
 
     def _follow(self, message: Message, outcome: Outcome) -> None:
         desk = self._desk
+        publisher = message.row.publisher
         for follow in outcome.follows or ():
             mailbox = desk.mailbox(follow.mailbox)
+            durability = desk.durability(mailbox)
             for envelope in follow.messages:
                 more = envelope.more
-                due = 0
-                if more is not None:
-                    if more.delay:
-                        more.due, more.delay = desk.now.wall + more.delay, 0
-                    if more.expires_in:
-                        more.expires, more.expires_in = desk.now.wall + more.expires_in, 0
-                    due = more.due
-                new = self._endings.append(mailbox, envelope, publisher=message.row.publisher, due=due)
-                if due:
-                    self._schedule.add(due, new)
+                due = resolve(more, desk.now.wall) if more is not None else 0
+                self._places.append(mailbox, envelope, publisher=publisher, durability=durability, due=due)
 
-    def _actor_settled(self, mailbox: Mailbox, message: Message) -> None:
-        """A suspect head that is settled frees its actor from quarantine."""
-        if mailbox.quarantined and message.past is not None:
-            mailbox.quarantined = False
-            mailbox.blocked_until = 0
-            mailbox.owner = None
-        self._desk.busy[mailbox.name] = mailbox
-
-    def _late(self, outcome: Outcome) -> None:
-        """An outcome of a delivery that is not current: it counts if it is terminal and nobody was first."""
-        message = self._desk.loose.get(outcome.position)
-        if message is None or outcome.state in (State.RETRY, State.REQUEUED):
+    def late(self, outcome: Outcome) -> None:
+        """An outcome of a delivery that is not current: it counts if it is terminal and nobody was first (D21)."""
+        desk = self._desk
+        message = desk.loose.get(outcome.position)
+        # An actor's mailbox listens to its current delivery only.
+        if message is None or message.row.mailbox.is_actor or outcome.state not in TERMINAL:
             return
         self._withdraw(message)
-        if message.lease is not None and message.lease.session.link:
-            self._desk.send(message.lease.session.link, Recall([message.position]))
+        if message.lease is not None:
+            # After the Deliver that it takes back, which may wait for its commit.
+            desk.journal.say(message.lease.session, Recall([message.position]))
         self._finish(message, outcome)
 
     def _withdraw(self, message: Message) -> None:
@@ -133,28 +131,22 @@ class Settling:
             self._watching.store(message, State.RETRY, outcome.result)
         if outcome.follows:
             self._follow(message, outcome)
-        due = desk.now.wall + retry.delay if retry.delay > 0 else 0
-        self.renew(message, retry.envelope, due)
+        self.renew(message, retry.envelope, desk.now.wall + retry.delay if retry.delay > 0 else 0)
 
-    def renew(self, message: Message, envelope: Envelope, due: int) -> Message:
-        """Replace a message by its next form, at a new position, in this commit."""
-        desk = self._desk
-        past = message.past
-        message.past = None
-        mailbox = message.row.mailbox
-        new = self._endings.append(
-            mailbox, envelope, publisher=message.row.publisher, durability_of=message.row, past=past, due=due
+    def renew(self, message: Message, envelope: Envelope, due: int) -> None:
+        """Replace a message by its next form, at a new position, in this commit; its past goes on with it."""
+        row = message.row
+        if envelope.more is not None:
+            resolve(envelope.more, self._desk.now.wall)
+        self._places.append(
+            row.mailbox,
+            envelope,
+            publisher=row.publisher,
+            durability=row.durability,
+            past=message.past,
+            due=due,
         )
-        if past is not None:
-            past.due = due
-            if new.row.durability:
-                desk.journal.write(PastRecord(new.position, encode_past(past)), new.row.durability)
-        message.past = past
-        desk.end(message)
-        new.past = past
-        if due:
-            self._schedule.add(due, new)
-        return new
+        self._desk.end(message)
 
     def _requeue(self, message: Message) -> None:
         """Given back by its own body: after a delay that grows, and not for ever (spec P3)."""
@@ -171,62 +163,62 @@ class Settling:
             )
             self._endings.dead(message, past, f"it was given back {past.requeues} times", "")
             return
-        delay = requeue_delay(past, message.envelope.id, settings.requeue_delay)
-        self.postpone(message, desk.now.wall + delay)
-
-    def postpone(self, message: Message, due: int) -> None:
-        """The message waits in the broker until `due`, its past says so on disk."""
-        desk = self._desk
-        desk.uncount(message)
-        desk.unlease(message)
-        past = message.past
-        assert past is not None
-        past.due = due
-        past.acquired += message.handed
-        message.handed = 0
-        self.write_past(message)
-        mailbox = message.row.mailbox
-        message.stage = Stage.SCHEDULED
-        mailbox.scheduled += 1
-        self._schedule.add_always(due, message)
-
-    def write_past(self, message: Message) -> None:
-        """Keep the message's past in this commit."""
-        if message.past is not None and message.row.durability:
-            self._desk.journal.write(PastRecord(message.position, encode_past(message.past)), message.row.durability)
+        self._places.again(message, desk.now.wall + requeue_delay(past, message.envelope.id, settings.requeue_delay))
 
     # --- the rest of what holders say ----------------------------------------------------------------------------
 
     def give_back(self, session: Session, verb: Return) -> None:
-        """Not started, back to the front, no blame."""
-        desk = self._desk
-        for position in sorted(verb.positions, reverse=True):
+        """Not started, back to the front, no blame. What is under another lease than the child says stays with it."""
+        leases = verb.leases if len(verb.leases) == len(verb.positions) else None
+        for index, position in enumerate(verb.positions):
             message = session.held.get(position)
-            if message is None:
+            if message is None or message.lease is None:
                 continue
-            past = message.past
-            if past is not None and past.suspect and not message.row.mailbox.is_actor:
-                self._dispatch.suspect(desk.now.wall, message)
-            else:
-                desk.back(message)
-        session.window = verb.window
+            if leases is None or leases[index] == message.lease.id:
+                self._places.back(message)
 
     def started(self, session: Session, verb: Started) -> None:
         """These bodies run."""
         for position in verb.positions:
             message = session.held.get(position)
-            if message is not None and message.stage == Stage.ACQUIRED:
-                message.stage = Stage.STARTED
-                mailbox = message.row.mailbox
-                mailbox.acquired -= 1
-                mailbox.started += 1
-                session.started.add(position)
+            if message is not None:
+                self._has_started(message)
+
+    def _has_started(self, message: Message) -> None:
+        if message.stage == Stage.ACQUIRED:
+            message.stage = Stage.STARTED
+            mailbox = message.row.mailbox
+            mailbox.acquired -= 1
+            mailbox.started += 1
 
     def progress(self, session: Session, verb: Progress) -> None:
-        """A body names its state: only the current delivery's word counts (D21)."""
+        """A body names its state: only the current delivery's word counts (D21), and it proves that the body runs."""
         for position, lease, result in zip(verb.positions, verb.leases, verb.results, strict=False):
             message = session.held.get(position)
             if message is None or message.lease is None or message.lease.id != lease:
                 continue
+            self._has_started(message)
             if message.envelope.kind != Kind.AFTERMATH and self._desk.keeps_result(message.envelope, failed=False):
-                self._watching.store(message, State.CUSTOM, result)
+                self._watching.store(message, progress_state(result), result)
+
+
+def progress_state(result: bytes) -> int:
+    """The state that an encoded Result of a Progress names: STARTED, or CUSTOM for whatever else it says."""
+    try:
+        state = _state.decode(result).state
+    except msgspec.DecodeError:
+        return State.CUSTOM
+    return State.STARTED if state == State.STARTED else State.CUSTOM
+
+
+def resolve(more: More, wall: int) -> int:
+    """Turn durations into wall times, once (D28); return when the message is due, 0 for at once."""
+    if more.delay:
+        more.due = wall + more.delay
+        more.delay = 0
+    if more.expires_in:
+        more.expires = wall + more.expires_in
+        more.expires_in = 0
+    if more.due and more.due <= wall:
+        more.due = 0
+    return more.due
