@@ -200,12 +200,13 @@ class ForgetfulHandle:
 
     @property
     def is_dead(self) -> bool:
-        return self.life != self.file.disk.life
+        return self.file.disk.is_down or self.life != self.file.disk.life
 
     def xRead(self, amount: int, offset: int) -> bytes:
         return bytes(self.file.data[offset : offset + amount])
 
     def xWrite(self, data: bytes, offset: int) -> None:
+        self.file.disk.count()
         if not self.is_dead:
             self.file.data.extend(bytes(max(0, offset - len(self.file.data))))
             self.file.data[offset : offset + len(data)] = data
@@ -215,6 +216,7 @@ class ForgetfulHandle:
             del self.file.data[size:]
 
     def xSync(self, flags: int) -> None:
+        self.file.disk.count()
         if not self.is_dead:
             self.file.synced = bytes(self.file.data)
 
@@ -252,7 +254,14 @@ class ForgetfulDisk(apsw.VFS):
         self.name = f"forgetful-{next(self.serials)}"
         super().__init__(self.name, "")
         self.files: dict[str, ForgetfulFile] = {}
+        #: Rises at each crash: what was open before it is dead.
         self.life = 0
+        #: From a crash until its process is gone nothing is written.
+        self.is_down = False
+        #: Writes and syncs so far, and the one at which the power goes (0: never), with its seed.
+        self.calls = 0
+        self.cut_at = 0
+        self.cut_seed = 0
 
     def xFullPathname(self, name: str) -> str:
         return name
@@ -268,9 +277,23 @@ class ForgetfulDisk(apsw.VFS):
         return pathname in self.files
 
     def xDelete(self, filename: str, syncdir: bool) -> None:
-        self.files.pop(filename, None)
+        if not self.is_down:
+            self.files.pop(filename, None)
+
+    def count(self) -> None:
+        """A write or a sync is about to happen; or the power goes instead."""
+        self.calls += 1
+        if self.calls == self.cut_at:
+            self.go_down()
+            self.cut(self.cut_seed)
+
+    def go_down(self) -> None:
+        """From here on what is open now writes nothing."""
+        self.life += 1
+        self.is_down = True
 
     def cut(self, seed: int) -> None:
+        """Lose what was not synced, or most of it."""
         chance = random.Random(seed)
         for path in sorted(self.files):
             self.files[path].cut(chance)
@@ -285,7 +308,7 @@ class ForgetfulFolder:
     def __init__(self, engine: ForgetfulEngine) -> None:
         self.engine = engine
         self.has_ballast = False
-        self.taken = False
+        self.life = engine.disk.life
 
     def take(self) -> None:
         if self.engine.holder is not None:
@@ -307,7 +330,8 @@ class ForgetfulFolder:
         return self.engine.confirmed
 
     def write_confirmed(self, commits: int) -> None:
-        self.engine.confirmed = commits
+        if self.life == self.engine.disk.life:
+            self.engine.confirmed = commits
 
 
 class ForgetfulEngine(SqliteEngine):
@@ -330,10 +354,11 @@ class ForgetfulEngine(SqliteEngine):
 
     def crash(self, store: Store, *, power: bool = False, seed: int = 0) -> None:
         assert isinstance(store, SqliteStore)
-        self.disk.life += 1
+        self.disk.go_down()
         if power:
             self.disk.cut(seed)
         store.crash()
+        self.disk.is_down = False
 
 
 ENGINES: dict[str, Callable[[ExitStack], Engine]] = {
@@ -355,6 +380,13 @@ def engine(new_engine: Callable[[ExitStack], Engine]) -> Iterator[Engine]:
     """An empty engine."""
     with ExitStack() as stack:
         yield new_engine(stack)
+
+
+@pytest.fixture
+def forgetful() -> Iterator[Callable[[], ForgetfulEngine]]:
+    """Make empty engines on forgetful disks."""
+    with ExitStack() as stack:
+        yield lambda: ForgetfulEngine(stack)
 
 
 @pytest.fixture(params=["memory", "forgetful"])

@@ -151,7 +151,7 @@ def test_d6_a_chosen_id_makes_one_message_within_its_window(engine: Any) -> None
 def test_d6_a_chosen_id_that_comes_twice_in_one_commit_makes_one_message(engine: Any) -> None:
     store, recovered = opened(engine)
     base = recovered.next_position
-    twice = [append(base, unique="order"), append(base + 1, unique="order"), Gone(base + 1, 0)]
+    twice: list[Any] = [append(base, unique="order"), append(base + 1, unique="order"), Gone(base + 1, 0)]
     assert store.commit([*twice, Lease(1, "child", [base, base + 1])], FULL) == Committed([base + 1])
     assert bases(store.read_rows([base, base + 1])) == [base]
     store.close()
@@ -176,7 +176,7 @@ def test_d7_a_commit_that_cannot_be_done_has_done_nothing(engine: Any) -> None:
     store.commit(before, FULL)
     unknown: Any = object()
     worse: list[Any] = [Gone(base, 3), Drop([base + 4]), append(base + 5), Unlease([lease]), ResultRow("id", 3, b"", 0)]
-    attempts: list[list[Any]] = [[*worse, unknown], [*worse, Purge("work", []), unknown]]
+    attempts: list[Any] = [[*worse, unknown], [*worse, Purge("work", []), unknown]]
     for records in attempts:
         with pytest.raises(KeyError):
             store.commit(records, FULL)

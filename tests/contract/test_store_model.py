@@ -179,7 +179,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.engine = new_engine(self.stack)
         #: What each commit left, from the last one that must survive a power cut.
         self.left = [Model()]
-        self.used_position = self.used_lease = self.epoch = 0
+        self.used_position = self.used_lease = self.epoch = self.serial = 0
         self.store: Store
 
     @property
@@ -223,10 +223,6 @@ class StoreMachine(RuleBasedStateMachine):
             and store.count_dead() == len(model.keyed[Dead])
         )
 
-    def changed(self, synchronous: Synchronous) -> None:
-        if synchronous is Synchronous.FULL:
-            self.left = [self.model]
-
     @rule(data=st.data(), synchronous=st.sampled_from(Synchronous), size=st.integers(0, 12))
     def commit(self, data: st.DataObject, synchronous: Synchronous, size: int) -> None:
         after = copy.deepcopy(self.model)
@@ -235,11 +231,18 @@ class StoreMachine(RuleBasedStateMachine):
             record = self.record(data, after)
             after.apply([record])
             records.append(record)
+        self.committed(records, synchronous)
+
+    def committed(self, records: list[Record], synchronous: Synchronous) -> None:
+        # Which ids are known is seen by no read, so that each commit bears its number.
+        self.serial += 1
+        records.append(Policy("serial", b"%d" % self.serial))
         after = copy.deepcopy(self.model)
         duplicates = after.apply(records)
         assert self.store.commit(records, synchronous).duplicates == duplicates
         self.left.append(after)
-        self.changed(synchronous)
+        if synchronous is Synchronous.FULL:
+            self.left = [after]
 
     def record(self, data: st.DataObject, model: Model) -> Record:
         """Draw a record that makes sense after what is in the model; now and then one about nothing."""
@@ -303,6 +306,7 @@ class StoreMachine(RuleBasedStateMachine):
         after = copy.deepcopy(self.model)
         assert self.store.sweep(now, limit) == after.sweep(now, limit)
         self.left.append(after)
+        self.committed([], Synchronous.FULL)
 
     @rule(mailbox=st.sampled_from(NAMES), priority=st.sampled_from([0, 1]), data=st.data(), most=st.integers(1, 99))
     def read_messages(self, mailbox: str, priority: int, data: st.DataObject, most: int) -> None:

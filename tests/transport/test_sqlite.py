@@ -32,6 +32,7 @@ from greenroom.transport.store.records import (
     MailboxRow,
     Past,
     Policy,
+    Purge,
     ResultRow,
     Revoked,
     Row,
@@ -40,6 +41,7 @@ from greenroom.transport.store.records import (
     Unlease,
 )
 from greenroom.transport.store.sqlite import SqliteStore
+from greenroom.transport.store.writer import MARK_STEP
 
 FULL, NORMAL = Synchronous.FULL, Synchronous.NORMAL
 MIB = 1 << 20
@@ -262,6 +264,7 @@ class FailingFile(apsw.VFSFile):
     def __init__(self, disk: FailingDisk, name: Any, flags: list[int]) -> None:
         super().__init__("", name, flags)
         self.disk = disk
+        self.is_log = bool(flags[1] & apsw.SQLITE_OPEN_WAL)
 
     def xSync(self, flags: int) -> None:
         self.disk.meet("sync")
@@ -269,6 +272,8 @@ class FailingFile(apsw.VFSFile):
 
     def xWrite(self, data: Any, offset: int) -> None:
         self.disk.meet("write")
+        if self.is_log and offset + len(data) > self.disk.log_bytes_max:
+            raise OSError(errno.ENOSPC, "No space left on device")
         inner: Any = super()
         inner.xWrite(data, offset)
 
@@ -283,6 +288,7 @@ class FailingDisk(apsw.VFS):
         self.call = ""
         self.calls = 0
         self.after = 0
+        self.log_bytes_max = 1 << 40
 
     def xOpen(self, name: Any, flags: list[int]) -> Any:
         return FailingFile(self, name, flags)
@@ -361,6 +367,33 @@ def test_d29_no_space_while_writing_is_not_fatal(tmp_path: Path, failing_disk: F
     assert [row.base for row in everything(tmp_path)[1]] == [base + 1, base + 2]
 
 
+def test_d29_without_ballast_settles_go_on_as_long_as_the_log_can_be_moved(
+    tmp_path: Path, failing_disk: FailingDisk
+) -> None:
+    store = SqliteStore(tmp_path, connect=connect_apsw(failing_disk.name), ballast_bytes=MIB)
+    base = store.open().next_position
+    store.commit([append(base + at) for at in range(0, 2000, 10)], FULL)
+    failing_disk.log_bytes_max = (tmp_path / "store.db-wal").stat().st_size
+    with pytest.raises(StoreFull):
+        store.commit([append(base + 9000)], FULL)
+    for at in range(base, base + 2000, 10):
+        store.commit([Drop([at])], FULL)
+    assert store.read_ready("work", 0, 0, 9) == []
+    store.close()
+
+
+def test_d29_a_sweep_waits_for_room(tmp_path: Path, failing_disk: FailingDisk) -> None:
+    store = SqliteStore(tmp_path, connect=connect_apsw(failing_disk.name), ballast_bytes=MIB)
+    store.open()
+    store.commit([ResultRow("id", 3, b"value", 5)], FULL)
+    failing_disk.fail("write", errno.ENOSPC)
+    assert store.sweep(9, 10) == 0
+    failing_disk.error = None
+    assert [result.id for result in store.read_results(["id"], 0)] == ["id"]
+    assert store.sweep(9, 10) == 1
+    store.close()
+
+
 def test_the_log_is_moved_before_it_is_large(tmp_path: Path) -> None:
     folder = DataFolder(tmp_path, ballast_bytes=0)
     store = SqliteStore(folder)
@@ -370,6 +403,40 @@ def test_the_log_is_moved_before_it_is_large(tmp_path: Path) -> None:
         store.commit([append(at, os.urandom(10_000))], NORMAL)
     assert (tmp_path / "store.db").stat().st_size > 2 * MIB
     assert (tmp_path / "store.db-wal").stat().st_size < 2 * MIB
+    store.close()
+
+
+def test_a_mask_goes_with_its_row(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path, connect=connect_apsw(), ballast_bytes=0)
+    base = store.open().next_position
+    unknown: Any = object()
+    store.commit([append(base, count=9), append(base + 10, count=9), Gone(base, 1), Gone(base + 10, 1)], FULL)
+    with pytest.raises(KeyError):
+        store.commit([Drop([base]), Purge("other", []), unknown], FULL)
+    store.commit([Gone(base, 3), Drop([base]), Gone(base, 7)], FULL)
+    store.commit([append(base + 20, count=9), Gone(base + 20, 1), Drop([base + 20, base + 10])], FULL)
+    twice = [Append(base + n, 2, "work", 0, 0, "", b"", "id") for n in (30, 40)]
+    store.commit([*twice, Gone(base + 40, 1)], FULL)
+    store.close()
+    database = sqlite3.connect(tmp_path / "store.db")
+    assert database.execute("SELECT base FROM rows").fetchall() == [(base + 30,)]
+    assert database.execute("SELECT base FROM gone").fetchall() == []
+    database.close()
+
+
+def test_numbers_are_marked_in_steps_so_that_few_commits_are_synced_for_it(
+    tmp_path: Path, failing_disk: FailingDisk
+) -> None:
+    store = SqliteStore(tmp_path, connect=connect_apsw(failing_disk.name), ballast_bytes=0)
+    recovered = store.open()
+    # This one is above the mark of the open.
+    base, lease = recovered.next_position + MARK_STEP, recovered.next_lease + MARK_STEP
+    failing_disk.call = "sync"
+    store.commit([append(base), Lease(lease, "child", [base])], NORMAL)
+    assert failing_disk.calls == 1
+    for more in range(1, 100):
+        store.commit([append(base + more), Lease(lease + more, "child", [base])], NORMAL)
+    assert failing_disk.calls == 1
     store.close()
 
 

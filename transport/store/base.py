@@ -76,7 +76,8 @@ class Store(Protocol):
         """Forget at most `limit` of what expired at or before `now_wall`; return how many went.
 
         Results by their time, then unique ids, revocations, and sessions that were not heard of for
-        SESSION_KEPT, each kind in the order of expiry. Raises StoreFull or StoreFailed, as `commit` does.
+        SESSION_KEPT, each kind in the order of expiry. Without room on the disk nothing goes. Raises
+        StoreFailed or StoreCorrupt, as `commit` does.
         """
         ...
 

@@ -163,15 +163,17 @@ class SqliteStore:
     def sweep(self, now_wall: int, limit: int) -> int:
         """Forget at most `limit` expired results, unique ids, revocations and sessions; return how many went.
 
-        Raises StoreFull or StoreFailed, as `commit` does.
+        Raises StoreFailed or StoreCorrupt, as `commit` does.
         """
         store = self._opened()
-        with self._told("sweep"):
+        swept = 0
+        # The log grows also when something is deleted. With no room for it the next sweep does it.
+        with suppress(StoreFull), self._told("sweep"):
             expired = store.writer.expired(now_wall, limit)
-            swept = sum(len(keys) for _, keys in expired)
-            if swept:
+            if expired:
                 with self._transaction(store, Synchronous.NORMAL):
                     store.writer.forget(expired)
+                swept = sum(len(keys) for _, keys in expired)
         self._log_bytes += 200 * swept
         return swept
 
