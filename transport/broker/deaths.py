@@ -273,7 +273,6 @@ class Deaths:
         if desk.keeps_result(envelope, failed=False):
             blob = failure_result(
                 "WorkerLostError",
-                "greenroom.actors.errors",
                 f"Worker exited prematurely: {why}.",
                 done_at=desk.now.wall,
                 worker=worker,

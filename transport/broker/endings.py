@@ -19,8 +19,6 @@ from .past import Past, encode_past
 from .places import Places
 from .results import Watching, failure_result, retries_of, revoked_result
 
-ERRORS_MODULE = "greenroom.actors.errors"
-
 
 class Endings:
     """Ends messages in the broker's own name."""
@@ -91,7 +89,6 @@ class Endings:
         envelope = message.envelope
         blob = failure_result(
             exc_type,
-            ERRORS_MODULE,
             text,
             done_at=desk.now.wall,
             worker=worker,

@@ -23,6 +23,8 @@ RESULTS_A_VERB = 512
 RESULT_BYTES_A_VERB = 256 << 10
 #: As a plain integer: an IntFlag's own operators cost ten times as much.
 WATCHED = int(Flag.WATCHED)
+#: Where readers of a result know the errors from that the broker names: a word on the wire, nothing is imported.
+ERRORS_MODULE = f"{__name__.partition('.')[0]}.actors.errors"
 
 
 class Watching:
@@ -168,7 +170,6 @@ def in_verbs(known: list[Known]) -> list[tuple[Results, int]]:
 
 def failure_result(
     exc_type: str,
-    module: str,
     text: str,
     *,
     done_at: int,
@@ -177,13 +178,13 @@ def failure_result(
     state: State = State.FAILURE,
 ) -> bytes:
     """The encoded Result of a failure that the broker itself knows of."""
-    failure = Failure(exc_type, module, msgspec.msgpack.encode([text]), text)
+    failure = Failure(exc_type, ERRORS_MODULE, msgspec.msgpack.encode([text]), text)
     return _encoder.encode(Result(state, failure=failure, done_at=done_at, worker=worker, retries=retries))
 
 
 def revoked_result(text: str, *, done_at: int, worker: str = "") -> bytes:
     """The encoded Result of a message that was revoked or has expired; `text` says which, as in Celery."""
-    failure = Failure("TaskRevokedError", "greenroom.actors.errors", msgspec.msgpack.encode([text]), text)
+    failure = Failure("TaskRevokedError", ERRORS_MODULE, msgspec.msgpack.encode([text]), text)
     return _encoder.encode(Result(State.REVOKED, failure=failure, done_at=done_at, worker=worker))
 
 
