@@ -59,10 +59,10 @@ class AftermathRunner:
         if aftermath.state == State.REVOKED:
             self._tell_revoked(request, handling, aftermath)
             return outcome
-        error = rebuild(result.failure) if result.failure is not None else TaskRevokedError(aftermath.reason)
+        lost = rebuild(result.failure) if result.failure is not None else TaskRevokedError(aftermath.reason)
         traceback = result.failure.traceback if result.failure is not None else ""
-        logger.error("Task %s[%s] ended without its worker: %r", handling.name, aftermath.envelope.id, error)
-        ending = Ending(handling, request, states.FAILURE, error, ExceptionInfo(error, traceback))
+        logger.error("Task %s[%s] ended without its worker: %r", handling.name, aftermath.envelope.id, lost)
+        ending = Ending(handling, request, states.FAILURE, lost, ExceptionInfo(lost, traceback))
         try:
             outcome.follows, ending.errbacks = after_failure(executor.app, request)
         except Exception:

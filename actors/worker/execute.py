@@ -126,7 +126,7 @@ class Executor:
 
             held: Held
 
-            def report_state(self, state: str | None, meta: Any) -> None:  # type: ignore[override]
+            def report_state(self, state: str | None, meta: Any) -> None:
                 executor.report(self.held, state or "", meta)
 
         Request.hostname = hostname
@@ -174,7 +174,7 @@ class Executor:
         set_top_frame(Frame(handling.task, request, None))
         try:
             value = handling.body(*args, **kwargs)
-            if request.retried is None and request.sent_children is None:
+            if request.retried is None and request._children is None:
                 return self.outcomes.returned(held, value)
             return self._returned(Call(held, handling, request, args, kwargs, False, 0.0), value)
         except SystemExit:
@@ -182,8 +182,8 @@ class Executor:
         except BaseException as error:
             # The task's own failure: whoever asked for the result learns of it, and so does the log.
             return self._raised(Call(held, handling, request, args, kwargs, False, 0.0), error)
-        finally:
-            set_top_frame(None)
+        # The frame stays until the next body puts its own in place, or `refresh` takes it away: between bodies
+        # no code runs that could see it.
 
     # --- the long way --------------------------------------------------------------------------------------------
 
@@ -419,7 +419,8 @@ class Executor:
         self.refresh()
 
     def refresh(self) -> None:
-        """Look again at what may have changed since: the log's level above all."""
+        """Between bodies, now and then: look again at what may have changed, and let go of the last body's call."""
+        set_top_frame(None)
         self.log.refresh()
         self._always_in_full = bool(
             self._time_limit or self._soft_time_limit or self.log.is_verbose or "msgpack" not in self._accept

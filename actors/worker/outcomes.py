@@ -7,6 +7,8 @@ was the trouble, and the message is settled all the same.
 
 from __future__ import annotations
 
+import struct
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -22,7 +24,7 @@ from ..results.result import encode_children
 from .events import Held
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
 
     from ..results.result import ResultBase
 
@@ -33,6 +35,8 @@ IGNORE_RESULT: Final = int(Flag.IGNORE_RESULT)
 STORE_ERRORS: Final = int(Flag.STORE_ERRORS)
 _SUCCESS: Final = int(State.SUCCESS)
 
+_uint64: Final[Callable[[int], bytes]] = struct.Struct(">Q").pack
+_LARGE: Final = 1 << 62
 _encode: Final = msgspec.msgpack.Encoder().encode
 
 
@@ -47,6 +51,10 @@ class Outcomes:
         self.content = content
         self._is_plain = content == PLAIN
         self._wall = wall
+        # A whole number this large is always encoded as a mark and eight bytes: cut around them.
+        encoded = _encode(Result(_SUCCESS, done_at=_LARGE, worker=worker))
+        before, _, after = encoded.partition(_uint64(_LARGE))
+        self._none_before, self._none_after = before, after
 
     def returned(self, held: Held, value: object) -> Outcome:
         """SUCCESS of a body that sent nothing and is followed by nothing. Raises EncodeError or SecurityError."""
@@ -54,21 +62,13 @@ class Outcomes:
         envelope = delivery.envelope
         if envelope.flags & IGNORE_RESULT:
             return Outcome(delivery.position, held.lease, _SUCCESS)
-        more = envelope.more
-        if value is None:
-            content, body = "msgpack", b""
+        if value is None and envelope.more is None:
+            # The commonest result, as `_result` would encode it; a test holds the two together.
+            result = self._none_before + _uint64(self._wall()) + self._none_after
         else:
-            content, body = self._pack(value, envelope.id)
-        result = Result(
-            _SUCCESS,
-            content,
-            body,
-            None,
-            self._wall(),
-            self.worker,
-            0 if more is None else more.retries,
-        )
-        return Outcome(delivery.position, held.lease, _SUCCESS, 0, _encode(result))
+            content, body = ("msgpack", b"") if value is None else self._pack(value, envelope.id)
+            result = self._result(held, State.SUCCESS, content, body)
+        return Outcome(delivery.position, held.lease, _SUCCESS, 0, result)
 
     def succeeded(
         self, held: Held, value: object, children: Iterable[ResultBase] | None, follows: list[Follow] | None
