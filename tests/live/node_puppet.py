@@ -6,13 +6,12 @@ ends as a real child does when its parent says StopChild, or is gone; `settings[
 
 from __future__ import annotations
 
+import importlib
 import os
 import select
 import socket
 import threading
 from typing import Any
-
-import puppet
 
 from greenroom.actors.worker.control import (
     BodyEnded,
@@ -27,6 +26,9 @@ from greenroom.actors.worker.control import (
 from greenroom.actors.worker.pipe import Pipe
 from greenroom.transport.clock import system_now
 from greenroom.transport.page_marks import Page
+
+#: Beside the tests of the spawner; `NodeConfig.path` has it.
+puppet: Any = importlib.import_module("puppet")
 
 
 class Child:
@@ -50,14 +52,14 @@ class Child:
         self.commands.connect(str(self.config.settings["commands"]))
         puppet.send(self.commands, self.config.number)
         while True:
-            ready, _, _ = select.select([self.pipe, self.commands], [], [])
-            if self.pipe in ready:
+            ready, _, _ = select.select([self.pipe.fileno(), self.commands.fileno()], [], [])
+            if self.pipe.fileno() in ready:
                 for word in self.pipe.receive():
                     if isinstance(word, StopChild) and not self.config.settings.get("stubborn"):
                         return self.leave("asked to stop")
                 if self.pipe.closed:
                     return 9
-            if self.commands in ready:
+            if self.commands.fileno() in ready:
                 word = puppet.receive(self.commands)
                 if word is None:
                     # The test is over; the parent will say so as well.

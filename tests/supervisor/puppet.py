@@ -73,6 +73,8 @@ def obey(config: ChildConfig, word: list[Any]) -> Any:
             return pid
         case ["ignore", number]:
             signal.signal(number, signal.SIG_IGN)
+        case ["allocate", mebibytes]:
+            return len(b"x" * (mebibytes << 20))
         case ["fill_stderr"]:
             threading.Thread(target=fill_stderr, daemon=True).start()
         case _:

@@ -253,6 +253,50 @@ def test_sigterm_to_the_spawner_is_not_for_it(pool: Pool) -> None:
     assert pool.fork(1)
 
 
+@pytest.fixture
+def small_group() -> Iterator[Path]:
+    """A memory cgroup with room for little more than a spawner; this test's process can't be in it."""
+    for line in Path("/proc/self/cgroup").read_text().splitlines():
+        _, controllers, place = line.split(":", 2)
+        if controllers not in ("", "memory"):
+            continue
+        root = Path("/sys/fs/cgroup", controllers, place.lstrip("/"))
+        group = root / f"greenroom-test-{os.getpid()}"
+        limit = group / ("memory.limit_in_bytes" if controllers else "memory.max")
+        try:
+            group.mkdir()
+            limit.write_text(str(200 << 20))
+        except OSError:
+            group.rmdir() if group.is_dir() else None
+            continue
+        yield group
+        group.rmdir()
+        return
+    pytest.skip("no memory cgroup can be made here")
+
+
+def test_a_kill_by_the_oom_killer_is_told_from_others(tmp_path: Path, small_group: Path) -> None:
+    program = (
+        "import os, sys\n"
+        f"open({str(small_group / 'cgroup.procs')!r}, 'w').write(str(os.getpid()))\n"
+        f"sys.path.insert(0, {str(HERE)!r})\n"
+        "from pathlib import Path\n"
+        "import test_spawner\n"
+        f"pool = test_spawner.Pool(Path({str(tmp_path)!r}))\n"
+        "pool.up()\n"
+        "pool.fork(1)\n"
+        "pool.tell(1, 'kill', 9)\n"
+        "first = pool.end(1)\n"
+        "pool.fork(2)\n"
+        "pool.tell(2, 'allocate', 500)\n"
+        "second = pool.end(2)\n"
+        "print(first.signal, first.oom, second.signal, second.oom)\n"
+        "pool.close()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.split() == ["9", "False", "9", "True"]
+
+
 # ---- nothing stays behind ----
 
 
