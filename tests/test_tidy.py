@@ -19,6 +19,8 @@ SUFFIXES = (".py", ".md", ".toml", "")  # the last: Makefile, LICENSE and the sc
 
 CHARACTERS_MAX = 120
 LINES_MAX = 500
+#: A file of tests stands beside its twin, and may be longer than it.
+TEST_LINES_MAX = 900
 #: Files that are longer, each with the reason why it is still one idea.
 LONGER: dict[str, str] = {}
 
@@ -42,8 +44,9 @@ def has_a_long_line(path: str, text: str) -> Iterator[str]:
 def is_a_long_file(path: str, text: str) -> Iterator[str]:
     """A source of more than 500 lines usually holds two ideas."""
     lines = text.count("\n")
-    if path.endswith(".py") and lines > LINES_MAX and path not in LONGER:
-        yield f"{path}: {lines} lines, the limit is {LINES_MAX}; part it, or list it in LONGER with why"
+    limit = TEST_LINES_MAX if path.startswith("tests/") else LINES_MAX
+    if path.endswith(".py") and lines > limit and path not in LONGER:
+        yield f"{path}: {lines} lines, the limit is {limit}; part it, or list it in LONGER with why"
 
 
 def leaves_something_open(path: str, text: str) -> Iterator[str]:
@@ -124,7 +127,7 @@ def test_the_files_include_the_faces_the_makefile_and_the_scripts() -> None:
 
 
 BAD: tuple[tuple[Rule, str, str], ...] = (
-    (has_a_long_line, "actors/x.py", "#" * 111 + "\n"),
+    (has_a_long_line, "actors/x.py", "#" * 121 + "\n"),
     (is_a_long_file, "actors/x.py", '"""x"""\n' + "x = 1\n" * 500),
     (leaves_something_open, "docs/x.md", "later: TO" + "DO\n"),
     (leaves_something_open, "actors/x.py", "# FIX" + "ME: it\n"),

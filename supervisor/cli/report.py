@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import sqlite3
 import sys
 from importlib.metadata import PackageNotFoundError, version
 
@@ -19,11 +18,12 @@ PACKAGES = ("greenroom", "pyzmq", "msgspec", "msgpack", "cloudpickle", "click", 
 @json_option
 def report(as_json: bool) -> None:
     """Print versions and the machine, for a bug report. No setting's value and no secret is in it."""
-    import zmq
+    from ...transport.store.connection import sqlite_version
+    from ...transport.wire.link import libzmq_version
 
     facts: dict[str, str] = {name: _version(name) for name in PACKAGES}
-    facts["libzmq"] = zmq.zmq_version()
-    facts["sqlite"] = sqlite3.sqlite_version
+    facts["libzmq"] = libzmq_version()
+    facts["sqlite"] = sqlite_version()
     facts["python"] = f"{platform.python_implementation()} {platform.python_version()} ({sys.executable})"
     facts["system"] = f"{platform.system()} {platform.release()} {platform.machine()}"
     facts["cores"] = str(os.cpu_count() or 0)

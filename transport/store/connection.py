@@ -134,6 +134,11 @@ class Sqlite3Connection:
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._sqlite))
 
 
+def sqlite_version() -> str:
+    """The version of SQLite that the standard library loaded."""
+    return sqlite3.sqlite_version
+
+
 def connect_sqlite3(database: str) -> Connection:
     """Open `database` with the standard library's sqlite3. Raises SqlError."""
     return Sqlite3Connection(database)

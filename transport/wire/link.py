@@ -18,7 +18,7 @@ from typing import Final
 import zmq
 
 from ..codec import BODY_BYTES_MAX
-from ..errors import GreenroomError
+from ..errors import GreenroomError, OperationalError
 from .address import Address, parse_address
 from .socket_calls import has_input, receive_rest, send_parts
 from .token import find_token
@@ -58,6 +58,11 @@ def check_libzmq(version: tuple[int, ...] | None = None) -> None:
         )
 
 
+def libzmq_version() -> str:
+    """The version of the libzmq that was loaded."""
+    return zmq.zmq_version()
+
+
 def set_common_options(socket: zmq.Socket[bytes]) -> None:
     """Set what both ends of every link have in common."""
     socket.set(zmq.LINGER, 0)
@@ -76,6 +81,8 @@ def open_monitor(context: zmq.Context[zmq.Socket[bytes]], socket: zmq.Socket[byt
     monitor = context.socket(zmq.PAIR)
     monitor.set(zmq.LINGER, 0)
     monitor.connect(endpoint)
+    # A descriptor tells only of what comes after its socket was found empty, so that must have been asked once.
+    has_input(monitor)
     return monitor
 
 
@@ -96,14 +103,18 @@ class Link:
         self.token = find_token(self.address) if token is None else token
         #: True once the connection is over, also when it never came to be. Looked up by `receive` and `poll`.
         self.closed = False
+        try:
+            self._open(context, version_6)
+        except zmq.ZMQError as error:
+            raise OperationalError(f"cannot open a connection to {self.address}: {error.strerror}") from error
+
+    def _open(self, context: zmq.Context[zmq.Socket[bytes]], version_6: bool) -> None:
         self._socket = context.socket(zmq.DEALER)
         set_common_options(self._socket)
         self._socket.set(zmq.RECONNECT_IVL, -1)
         if version_6:
             self._socket.set(zmq.IPV6, 1)
         self._monitor = open_monitor(context, self._socket, _CLOSING_EVENTS)
-        # A descriptor tells only of what comes after its socket was found empty, so that must have been asked once.
-        has_input(self._monitor)
         #: False once libzmq said that there is nothing to receive, until its descriptor or a send may change
         #: that. It spares the hot path libzmq's own polling, which costs several times a bare system call.
         self._unsure = True
@@ -151,11 +162,23 @@ class Link:
 
         A connection that has closed counts as input. None waits without an end. An empty list: time is up.
         """
-        if self._unsure:
-            if has_input(self._socket):
-                return [self._descriptor, *self._look(0)]
-            self._unsure = False
+        if self.pending():
+            return [self._descriptor, *self._look(0)]
         return self._look(timeout_milliseconds)
+
+    def pending(self) -> bool:
+        """Tell whether a message is there for sure, without a system call where libzmq need not be asked."""
+        if self._unsure and not has_input(self._socket):
+            self._unsure = False
+        return self._unsure
+
+    def wait(self, timeout_milliseconds: int | None) -> None:
+        """Wait for input as `poll` does, without touching the socket, which another thread may use meanwhile.
+
+        Right after `pending` said no; whoever sends meanwhile must ask `pending` himself, and see to it that this
+        wait ends if there is something: a send takes in what the descriptor would have told.
+        """
+        self._look(timeout_milliseconds)
 
     def fileno(self) -> int:
         """Return libzmq's descriptor. It signals edges, not levels: only `poll` may wait for it."""
