@@ -134,15 +134,14 @@ class Spawner:
         try:
             pid = os.fork()
         except OSError as error:
-            self._answer(CannotFork(order.number, str(error)))
-        else:
-            if pid == 0:
-                self._become_child(order, pipe)
-            child = _Child(order.number, pid, order.mark)
-            self._by_pid[pid] = self._by_number[order.number] = child
-            self._answer(HasForked(order.number, pid))
-        finally:
             os.close(pipe)
+            self._answer(CannotFork(order.number, str(error)))
+            return
+        if pid == 0:
+            self._become_child(order, pipe)
+        os.close(pipe)
+        self._by_pid[pid] = self._by_number[order.number] = _Child(order.number, pid, order.mark)
+        self._answer(HasForked(order.number, pid))
 
     def _become_child(self, order: ForkOrder, pipe: int) -> None:
         """Turn this process, just forked, into a child; does not return."""
