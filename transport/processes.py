@@ -10,7 +10,6 @@ import zlib
 from pathlib import Path
 
 import msgspec
-import psutil
 
 
 class ProcessName(msgspec.Struct, frozen=True):
@@ -45,6 +44,9 @@ def _started_at(pid: int) -> int:
 
 
 def _started_at_elsewhere(pid: int) -> int:
+    # Not at the top: every process of a worker would pay for it, and Linux needs it nowhere.
+    import psutil
+
     try:
         process = psutil.Process(pid)
         return 0 if process.status() == psutil.STATUS_ZOMBIE else int(process.create_time() * 1_000_000)
