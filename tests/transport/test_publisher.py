@@ -25,6 +25,8 @@ from greenroom.transport.message import Envelope
 from greenroom.transport.peer.publisher import (
     BLOCKED_FIRST,
     BLOCKED_MAX,
+    HELD_BATCHES,
+    HELD_BYTES_MAX,
     Ending,
     Publisher,
     Submission,
@@ -181,6 +183,30 @@ def test_d9_one_message_above_the_grant_goes_alone() -> None:
     submit(publisher, "m", envelopes(1, 1, bytes(10)))
     assert len(publisher.next_messages(0)) == 1
     publisher.confirmed(confirm(1), 0)
+    assert len(publisher.next_messages(0)) == 1
+
+
+def test_small_batches_are_held_while_enough_are_on_the_way_and_leave_together() -> None:
+    publisher = Publisher()
+    for number in range(HELD_BATCHES):
+        submit(publisher, "m", envelopes(number, 1))
+        assert len(publisher.next_messages(0)) == 1
+    for number in range(10, 30):
+        submit(publisher, "m", envelopes(number, 1))
+        assert publisher.next_messages(0) == []
+    assert publisher.holding
+    publisher.confirmed(confirm(1), 0)
+    assert not publisher.holding
+    (message,) = publisher.next_messages(0)
+    assert len(read(message)[1]["m"]) == 20
+
+
+def test_much_is_not_held() -> None:
+    publisher = Publisher()
+    for number in range(HELD_BATCHES):
+        submit(publisher, "m", envelopes(number, 1))
+        publisher.next_messages(0)
+    submit(publisher, "m", envelopes(10, 60, bytes(HELD_BYTES_MAX // 60)))
     assert len(publisher.next_messages(0)) == 1
 
 

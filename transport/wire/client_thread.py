@@ -1,8 +1,9 @@
 """The thread behind a client: one link, one machine, and the futures of those who wait.
 
-Owns everything that only this thread may touch: the socket, the ClientMachine. Callers put orders into an intake and
-wake the thread, once a burst; it answers by completing futures and calling callbacks, with no lock held. It decides
-nothing: what to send and when to connect is the machine's.
+Owns the socket and the ClientMachine, under one lock. Callers put orders into an intake. Whoever publishes and waits,
+or asks for a result, sees to it himself when the lock is free and the link is up, which spares a change of threads;
+all else wakes the thread, once a burst. The thread receives, connects and keeps time. Futures are completed and
+callbacks called with no lock held. Nothing is decided here: what to send and when to connect is the machine's.
 
 A thread serves one session and ends with it: at `leave`, or when the broker will not have this client. Then everybody
 who waits is told, and `ended` is true; the client starts another for the next call.
@@ -19,6 +20,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, InvalidStateError
+from functools import partial
 from typing import Any, Final, cast
 
 import zmq
@@ -76,6 +78,14 @@ class ClientThread:
         self._link: Link | None = None
         self._intake: deque[_Order] = deque()
         self._signalled = False
+        #: What is published next leaves with a confirm, which wakes the thread anyway.
+        self._holding = False
+        #: Held by whoever touches the machine or the link.
+        self._lock = threading.Lock()
+        #: What is to be done when the lock has been given back: completions and callbacks, in order.
+        self._told: deque[Callable[[], object]] = deque()
+        #: Until when the thread sleeps (boot); 0: not at all, or until it is woken.
+        self._sleeps_until = 0
         #: Set when the session is over; nothing that is put in afterwards is answered except by failure.
         self.ended = False
         self._finished = False
@@ -85,6 +95,8 @@ class ClientThread:
         self._callbacks: dict[str, list[ResultCallback]] = {}
         self._requests: dict[int, Future[Reply]] = {}
         self._submissions: dict[Submission, None] = {}
+        #: What a caller may carry out himself: these open and close no link while there is one.
+        self._simple = (self._submit, self._ask)
         self._thread = threading.Thread(target=self._run, name="greenroom-client", daemon=True)
 
     def start(self) -> None:
@@ -115,7 +127,7 @@ class ClientThread:
 
     def submit(self, submission: Submission, chunks: Sequence[Chunk], watched: Sequence[str], patient: bool) -> None:
         """Publish; the submission's token is the future that is completed at its end."""
-        self._order(self._submit, submission, chunks, watched, patient)
+        self._order(self._submit, submission, chunks, watched, patient, serve=not patient, may_wait=True)
 
     def result_futures(self, ids: Sequence[str]) -> list[Future[Known]]:
         """Return a future of each id's terminal state; the same one for the same id while it is pending."""
@@ -138,7 +150,7 @@ class ClientThread:
                     new.append(id)
             futures.append(pending)
         if new:
-            self._order(self._ask, new)
+            self._order(self._ask, new, serve=True)
         return futures
 
     def on_result(self, id: str, callback: ResultCallback) -> None:
@@ -163,51 +175,102 @@ class ClientThread:
         """Say goodbye and end."""
         self._order(self._leave)
 
-    def _order(self, method: Callable[..., None], *arguments: Any) -> None:
+    def _order(self, method: Callable[..., None], *arguments: Any, serve: bool = False, may_wait: bool = False) -> None:
         self._intake.append((method, arguments))
-        # The thread takes the flag back before it empties the intake, so whoever finds it set will be served.
-        if not self._signalled:
-            self._signalled = True
-            self._wakeup.wake()
-        if self._finished:
-            self._refuse_orders()
+        if not (serve and self._serve()):
+            # The thread takes the flag back before it empties the intake, so whoever finds it set will be served.
+            if not self._signalled or (self._holding and not may_wait):
+                self._signalled = True
+                self._wakeup.wake()
+            if self._finished:
+                self._refuse_orders()
+
+    def _serve(self) -> bool:
+        """Carry out simple orders in the caller's thread; False if the thread must do it, or something after it.
+
+        Whoever finds the lock taken leaves: the one who holds it looks at the intake again after giving it back.
+        """
+        while self._intake:
+            if not self._lock.acquire(blocking=False):
+                return True
+            try:
+                served = self._serve_locked()
+            finally:
+                self._lock.release()
+            self._tell()
+            if not served:
+                return False
+        return True
+
+    def _serve_locked(self) -> bool:
+        link = self._link
+        machine = self._machine
+        if link is None or link.closed or not machine.attached:
+            return False
+        intake = self._intake
+        while intake:
+            method, arguments = intake[0]
+            if method not in self._simple:
+                return False
+            intake.popleft()
+            method(*arguments)
+        now = self._clock()
+        for message in machine.flush(now):
+            if not link.send(message):
+                # What was not sent is unconfirmed: it is said again on the next link, which the thread opens.
+                self._intake.append((self._lose_choked, (machine.attachment.link,)))
+                return False
+        # The send may have taken in what the thread waits for; and it may sleep past a limit that was set just now.
+        if link.pending():
+            return False
+        wake = machine.wake_at()
+        return not wake or 0 < self._sleeps_until <= wake
 
     # --- the thread ----------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
         try:
             while not self.ended:
-                self._wait()
-                self._take_orders()
-                link = self._link
-                if link is not None:
-                    self._receive(link)
-                now = self._clock()
-                wake = self._machine.wake_at()
-                if wake and now.boot >= wake:
-                    self._act(self._machine.apply(links.Tick(), now))
-                self._send_what_waits(now)
+                with self._lock:
+                    timeout = self._pass()
+                    link = self._link
+                self._tell()
+                if self._intake or self.ended:
+                    continue
+                if link is None:
+                    self._idle.poll(timeout)
+                else:
+                    link.wait(timeout)
         except Exception as error:  # everybody who waits learns of it, and the next call starts anew
             _logger.exception("the client's thread failed")
             self._error = GreenroomError(f"the client failed unexpectedly: {type(error).__name__}: {error}")
         finally:
             self._finish()
 
-    def _wait(self) -> None:
-        wake = self._machine.wake_at()
-        timeout = max(0, -(-(wake - self._clock().boot) // 1_000)) if wake else None
-        if self._intake:
-            timeout = 0
-        link = self._link
-        if link is None:
-            self._idle.poll(timeout)
-        else:
-            link.poll(timeout)
+    def _pass(self) -> int | None:
+        """Do all that is ready; return for how long there is nothing to do, in milliseconds, or None for ever."""
+        machine = self._machine
+        self._take_orders()
+        if self._link is not None:
+            self._receive(self._link)
+        now = self._clock()
+        wake = machine.wake_at()
+        if wake and now.boot >= wake:
+            self._act(machine.apply(links.Tick(), now))
+        self._send_what_waits(now)
+        if self._link is not None and self._link.pending():
+            return 0
+        wake = machine.wake_at()
+        self._sleeps_until = wake
+        self._holding = machine.publisher.holding
+        if self._holding:
+            self._signalled = True
+        return max(0, -(-(wake - now.boot) // 1_000)) if wake else None
 
     def _take_orders(self) -> None:
         if self._signalled:
             self._wakeup.clear()
-            self._signalled = False
+            self._signalled = self._holding = False
         intake = self._intake
         while intake:
             method, arguments = intake.popleft()
@@ -215,8 +278,8 @@ class ClientThread:
 
     def _receive(self, link: Link) -> None:
         for message in link.receive():
-            now = self._clock()
-            self._act(self._machine.apply(links.Heard(self._machine.attachment.link, decode_from_broker(message)), now))
+            verbs = decode_from_broker(message)
+            self._act(self._machine.apply(links.Heard(self._machine.attachment.link, verbs), self._clock()))
             if link is not self._link:
                 return
         if link.closed:
@@ -230,6 +293,9 @@ class ClientThread:
             if not link.send(message):
                 self._lose("it takes no more frames", now)
                 return
+
+    def _lose_choked(self, number: int) -> None:
+        self._act(self._machine.apply(links.LinkLost(number, "it takes no more frames"), self._clock()))
 
     def _lose(self, reason: str, now: Now) -> None:
         self._act(self._machine.apply(links.LinkLost(self._machine.attachment.link, reason), now))
@@ -260,7 +326,7 @@ class ClientThread:
     def _open(self, effect: links.OpenLink) -> None:
         try:
             link = Link(effect.address, self._context, token=self._token)
-        except (GreenroomError, zmq.ZMQError, OSError) as error:
+        except (GreenroomError, OSError) as error:
             # The machine tries again, and says why to those whose time is up.
             self._act(self._machine.apply(links.LinkLost(effect.link, str(error)), self._clock()))
             return
@@ -297,7 +363,7 @@ class ClientThread:
         try:
             number, effects = self._machine.request(op, params, self._clock())
         except GreenroomError as error:
-            _fail(future, error)
+            self._told.append(partial(_fail, future, error))
             return
         self._requests[number] = future
         self._act(effects)
@@ -315,10 +381,22 @@ class ClientThread:
 
     # --- answers -------------------------------------------------------------------------------------------------
 
+    def _tell(self) -> None:
+        """Complete futures and call callbacks. The lock must not be held: whoever hears may call this client."""
+        while self._told:
+            try:
+                tell = self._told.popleft()
+            except IndexError:  # another thread took it
+                return
+            tell()
+
     def _end(self, submission: Submission, error: GreenroomError | None) -> None:
         self._submissions.pop(submission, None)
-        future = cast("Future[None]", submission.token)
+        self._told.append(partial(self._tell_end, submission, error))
+
+    def _tell_end(self, submission: Submission, error: GreenroomError | None) -> None:
         self._released(submission.size)
+        future = cast("Future[None]", submission.token)
         if error is None:
             _complete(future, None)
         else:
@@ -327,73 +405,72 @@ class ClientThread:
     def _learn(self, results: list[Known]) -> None:
         for known in results:
             terminal = is_terminal(known)
-            callbacks = self._callbacks.get(known.id)
-            if callbacks is not None:
-                for callback in list(callbacks):
-                    self._call(callback, known)
+            if self._callbacks and (callbacks := self._callbacks.get(known.id)) is not None:
+                self._told.extend(partial(_call, callback, known) for callback in callbacks)
                 if terminal:
                     self._callbacks.pop(known.id, None)
             if terminal:
                 with self._results_lock:
                     future = self._results.pop(known.id, None)
                 if future is not None:
-                    _complete(future, known)
-
-    def _call(self, callback: ResultCallback, known: Known) -> None:
-        try:
-            callback(known)
-        except Exception:  # the user's code; the log tells, and the others are served all the same
-            _logger.exception("the callback for the result of %s failed", known.id)
+                    self._told.append(partial(_complete, future, known))
 
     def _answer(self, reply: Reply) -> None:
         future = self._requests.pop(reply.number, None)
         if future is None:
             return
         if reply.error:
-            _fail(future, RequestRefused(reply.error))
+            self._told.append(partial(_fail, future, RequestRefused(reply.error)))
         else:
-            _complete(future, reply)
+            self._told.append(partial(_complete, future, reply))
 
     def _break_promise(self, id: str, error: GreenroomError) -> None:
         with self._results_lock:
             future = self._results.pop(id, None)
         if future is not None:
-            _fail(future, error)
+            self._told.append(partial(_fail, future, error))
 
     def _finish(self) -> None:
         """Tell everybody who still waits, and give everything back."""
-        self.ended = True
-        error = self._why_over()
-        for submission in list(self._submissions):
-            self._end(submission, error)
-        for future in self._requests.values():
-            _fail(future, error)
-        self._finished = True  # from here on a caller whose order comes too late refuses it himself
+        with self._lock:
+            self.ended = True
+            if self._link is not None:
+                self._link.close()
+                self._link = None
+            error = self._why_over()
+            for submission in list(self._submissions):
+                self._end(submission, error)
+            self._told.extend(partial(_fail, future, error) for future in self._requests.values())
+            self._finished = True  # from here on a caller whose order comes too late refuses it himself
         self._refuse_orders()
-        if self._link is not None:
-            self._link.close()
-            self._link = None
         self._context.term()
         self._wakeup.close()
 
     def _refuse_orders(self) -> None:
         error = self._why_over()
-        while True:
+        while self._intake:
             try:
                 method, arguments = self._intake.popleft()
-            except IndexError:
+            except IndexError:  # another thread took it
                 break
             if method == self._submit:
                 self._end(arguments[0], error)
             elif method == self._request:
-                _fail(arguments[2], error)
+                self._told.append(partial(_fail, arguments[2], error))
         with self._results_lock:
             results, self._results = self._results, {}
-        for future in results.values():
-            _fail(future, error)
+        self._told.extend(partial(_fail, future, error) for future in results.values())
+        self._tell()
 
     def _why_over(self) -> GreenroomError:
         return self._error or UnknownOutcome("the client was closed before the answer came")
+
+
+def _call(callback: ResultCallback, known: Known) -> None:
+    try:
+        callback(known)
+    except Exception:  # the user's code; the log tells, and the others are served all the same
+        _logger.exception("the callback for the result of %s failed", known.id)
 
 
 def _complete(future: Future[Any], value: object) -> None:
