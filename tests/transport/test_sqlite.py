@@ -56,7 +56,7 @@ def test_the_folder_is_private(tmp_path: Path) -> None:
     names = {"store.db", "store.db-wal", "lock", "ballast", "confirmed"}
     assert {path.name for path in folder.iterdir()} == names
     assert {stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()} == {0o600}
-    assert (folder / "lock").read_text() == f"{os.getpid()}\n"
+    assert int((folder / "lock").read_text()) == os.getpid()
     assert (folder / "ballast").stat().st_size == MIB
     store.close()
 

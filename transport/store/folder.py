@@ -115,9 +115,24 @@ class DataFolder:
             ) from error
         self._lock = lock
         _taken.add(self)
+        try:
+            self._furnish(created)
+        except BaseException:
+            self.give_back()
+            raise
+
+    def give_back(self) -> None:
+        """Let another broker take the folder. The ballast stays, so that a full disk can be opened again."""
+        for descriptor in (self._confirmed, self._lock):
+            if descriptor >= 0:
+                os.close(descriptor)
+        self._confirmed = self._lock = -1
+        _taken.discard(self)
+
+    def _furnish(self, created: bool) -> None:
         with self._failing("open"):
-            os.ftruncate(lock, 0)
-            os.pwrite(lock, b"%d\n" % os.getpid(), 0)
+            # Over the last one's and as long, since a full disk may have no room for a file that grows.
+            os.pwrite(self._lock, b"%-20d\n" % os.getpid(), 0)
             os.close(_open_private(Path(self.database)))  # before SQLite does, which would ask the umask
             self._confirmed = _open_private(self.path / "confirmed")
             _sync_folder(self.path)
@@ -128,14 +143,6 @@ class DataFolder:
         self._ballast_bytes = min(self._ballast_bytes, whole // 4)
         self.log_bytes = min(self.log_bytes, whole // 16)
         self._lay_ballast(margin_bytes=0)
-
-    def give_back(self) -> None:
-        """Let another broker take the folder. The ballast stays, so that a full disk can be opened again."""
-        for descriptor in (self._confirmed, self._lock):
-            if descriptor >= 0:
-                os.close(descriptor)
-        self._confirmed = self._lock = -1
-        _taken.discard(self)
 
     def renew_ballast(self) -> bool:
         """Try to lay the ballast down again; return whether it is there now.
