@@ -94,11 +94,12 @@ class TerminateAsked(msgspec.Struct, frozen=True):
 
 
 class Looked(msgspec.Struct, frozen=True):
-    """The answer to `Look`, before anything else is told: whether that very delivery runs."""
+    """The answer to `Look`, before anything else is told: whether that very delivery runs, and which others do."""
 
     number: int
     position: int
     running: bool
+    others: list[int] = []
 
 
 class BrokerReachable(msgspec.Struct, frozen=True):

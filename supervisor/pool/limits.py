@@ -43,6 +43,9 @@ class PoolLimits(msgspec.Struct, frozen=True, kw_only=True):
     kill_grace: int = 2 * MICROSECONDS
     #: A cold stop begins as a warm one for this long (Celery's worker_soft_shutdown_timeout).
     soft_stop: int = 0
+    #: A child with a body past its hard limit and others within theirs is asked to leave, and looked at so often
+    #: whether the others have ended; then it is killed.
+    look_again: int = MICROSECONDS
     #: From the signal of a revoke with terminate until SIGKILL.
     terminate_grace: int = 5 * MICROSECONDS
 

@@ -22,7 +22,8 @@ of the old ones is told to leave, and so on. If a new one fails to start, the ol
 the new children leave: a broken application never replaces one that works.
 
 *Time limits and revokes*: before a child is killed because of what it runs, its page is looked at whether
-that very delivery still runs.
+that very delivery still runs. A child that runs others beside one past its limit leaves first: it is killed when
+they have ended, so that nobody pays for another's limit.
 
 What can never happen: more children of a kind than wanted, one being replaced apart, that are not on their
 way out; a fork after the word to stop; two burials of one child, or none; an `Exit` while a child lives; a
@@ -77,6 +78,7 @@ from .members import Member, MemberState, Roll
 from .spawners import Spawners
 from .starts import Starts
 from .strength import Strength
+from .watches import Watches
 
 #: Exit codes of a worker (0: it was asked to stop). The supervision gave up, as OTP's top supervisor does.
 EXIT_GAVE_UP = 1
@@ -361,8 +363,17 @@ class PoolMachine:
         number = member.watches.signal_due(event.position, now, self.limits.terminate_grace)
         if number is not None:
             self._effect(Signal(member.number, number))
-        if member.watches.kill_due(event.position, now):
+        if member.watches.termination_due(event.position, now):
             self._endings.kill(member, now)
+            return
+        overdue = member.watches.limit_due(event.position, event.others, now)
+        if overdue:
+            self._endings.kill(member, now)
+        elif overdue is None and not member.going:
+            self._notice(
+                "over_limit", f"{_name(member)} has a body past its hard limit; it leaves, for the others in it"
+            )
+            self._endings.ask(member, now)
 
     def _broker_reachable(self, event: BrokerReachable, now: int) -> None:
         self._reachable = event.reachable
@@ -406,6 +417,7 @@ class PoolMachine:
         if self._mode is not _Mode.RUNNING:
             return
         if len(self._spawners) < SPAWNERS_MAX:
+            self._notice("reload", "the children are being replaced by such that read the application anew")
             self._start_spawner()
         else:
             text = f"children of {SPAWNERS_MAX - 1} earlier reloads still finish their work; no other one yet"
@@ -456,7 +468,8 @@ class PoolMachine:
 
     def _fork(self, kind: ChildKind, now: int) -> None:
         pool, slots = self._strength.shape(kind)
-        member = self._roll.add(kind, self._spawners.current, slots, now + self.limits.start_timeout)
+        due, watches = now + self.limits.start_timeout, Watches(self.limits.look_again)
+        member = self._roll.add(kind, self._spawners.current, slots, due, watches)
         self._effect(Fork(member.generation, member.number, kind, pool, slots))
 
     def _retire_spawner(self, generation: int) -> None:

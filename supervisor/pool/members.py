@@ -56,7 +56,9 @@ class Member:
         "watches",
     )
 
-    def __init__(self, number: int, kind: ChildKind, generation: int, slots: int, start_due: int) -> None:
+    def __init__(
+        self, number: int, kind: ChildKind, generation: int, slots: int, start_due: int, watches: Watches
+    ) -> None:
         self.number = number
         self.kind = kind
         self.generation = generation
@@ -75,7 +77,7 @@ class Member:
         self.ended_by_stop = False
         self.too_slow = False
         self.unusable: str | None = None
-        self.watches = Watches()
+        self.watches = watches
 
     @property
     def active(self) -> bool:
@@ -115,10 +117,10 @@ class Roll:
         """Return the member of this number unless it has ended."""
         return self._members.get(number)
 
-    def add(self, kind: ChildKind, generation: int, slots: int, start_due: int) -> Member:
+    def add(self, kind: ChildKind, generation: int, slots: int, start_due: int, watches: Watches) -> Member:
         """Take in a child that is about to be forked."""
         self._last += 1
-        member = Member(self._last, kind, generation, slots, start_due)
+        member = Member(self._last, kind, generation, slots, start_due, watches)
         self._members[self._last] = member
         return member
 

@@ -313,11 +313,11 @@ class Pool:
     def _look(self, look: Look) -> None:
         process = self._processes.get(look.number)
         evidence = None if process is None else read_page(process.page)
-        running = isinstance(evidence, PageContents) and any(
-            entry.position == look.position and not entry.finished and look.lease in (0, entry.lease)
-            for entry in evidence.ring
-        )
-        self.tell(Looked(look.number, look.position, running))
+        ring = evidence.ring if isinstance(evidence, PageContents) else []
+        bodies = [entry for entry in ring if not entry.finished]
+        wanted = [entry for entry in bodies if entry.position == look.position and look.lease in (0, entry.lease)]
+        others = [entry.position for entry in bodies if entry not in wanted]
+        self.tell(Looked(look.number, look.position, bool(wanted), others))
 
     def _signal(self, effect: Signal) -> None:
         process = self._processes.get(effect.number)

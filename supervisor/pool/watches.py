@@ -3,7 +3,8 @@
 Owns the deadlines of one child's bodies and of its terminations, by position. It never says "kill" of its own: it
 says which deliveries must be looked for in the page, and what follows from the look.
 
-    body         running -> due -> looked: not there, forgotten / there, the child is to be killed
+    body         running -> due -> looked: not there, forgotten / there, the child is to be killed; but not with
+                 others that run in it: then it is looked again after `look_again`, until they have ended
     termination  asked -> looked: not there, forgotten / there, the signal is sent -> due -> looked -> killed
 """
 
@@ -18,10 +19,14 @@ _HARMLESS = frozenset({signal.SIGUSR1, signal.SIGUSR2, signal.SIGCONT, signal.SI
 
 
 class Body(msgspec.Struct):
-    """A body with a hard time limit: its lease, and the boot time at which its child is killed."""
+    """A body with a hard time limit: its lease, and the boot time at which the page is looked at for it.
+
+    `overdue`: its time was over before, and its child was spared for the others that it runs.
+    """
 
     lease: int
     due: int
+    overdue: bool = False
 
 
 class Termination(msgspec.Struct):
@@ -35,9 +40,10 @@ class Termination(msgspec.Struct):
 class Watches:
     """The deadlines of what one child runs. Times are boot microseconds."""
 
-    __slots__ = ("_bodies", "_terminations", "timed_out")
+    __slots__ = ("_bodies", "_look_again", "_terminations", "timed_out")
 
-    def __init__(self) -> None:
+    def __init__(self, look_again: int) -> None:
+        self._look_again = look_again
         self._bodies: dict[int, Body] = {}
         self._terminations: dict[int, Termination] = {}
         #: Positions for which the child was killed at their time limit.
@@ -92,10 +98,27 @@ class Watches:
         end.due = None if end.number in _HARMLESS else now + grace
         return end.number
 
-    def kill_due(self, position: int, now: int) -> bool:
-        """Tell whether the child, which does run the position, is to be killed for it now."""
-        body, end = self._bodies.get(position), self._terminations.get(position)
-        if body is not None and body.due <= now:
-            self.timed_out.append(position)
-            return True
+    def termination_due(self, position: int, now: int) -> bool:
+        """Tell whether the child, which does run the position, is to be killed for a revoke now."""
+        end = self._terminations.get(position)
         return end is not None and end.due is not None and end.due <= now
+
+    def limit_due(self, position: int, others: list[int], now: int) -> bool | None:
+        """Tell whether the child, which does run the position, is to be killed for its time limit.
+
+        None: it is, and runs `others` whose time is not over; it is looked at again later.
+        """
+        body = self._bodies.get(position)
+        if body is None or body.due > now:
+            return False
+        overdue = [position, *(other for other in others if self._is_overdue(other))]
+        if len(overdue) <= len(others):
+            body.due = now + self._look_again
+            body.overdue = True
+            return None
+        self.timed_out += overdue
+        return True
+
+    def _is_overdue(self, position: int) -> bool:
+        body = self._bodies.get(position)
+        return body is not None and body.overdue

@@ -206,7 +206,8 @@ class World:
             case Look(number, position, lease):
                 running = self.processes[number].running
                 found = position in running and lease in (0, running[position])
-                self.tell(Looked(number, position, found))
+                others = [other for other in running if other != position]
+                self.tell(Looked(number, position, found, others))
             case Bury(number):
                 assert number not in self.buried, "buried twice"
                 assert number in self.ended, "buried alive"
@@ -458,6 +459,23 @@ def test_a_child_is_killed_at_the_hard_limit_of_what_it_still_runs() -> None:
     end = world.ends(1, by=signal.SIGKILL, ran=True)
     assert (end.timed_out, end.orderly) == ([7], False)
     assert world.counting() == [2, 3]
+
+
+def test_a_child_that_runs_others_leaves_and_is_killed_when_only_what_is_over_its_limit_is_left() -> None:
+    world = World(PoolLimits(concurrency=3), "threads").start()
+    process = world.processes[1]
+    process.running = {7: 1, 8: 1, 9: 1}
+    world.say(1, BodyStarted(7, 1, world.boot, SECOND))
+    world.say(1, BodyStarted(8, 1, world.boot, 3 * SECOND))
+    world.wait(SECOND)
+    assert (process.told, process.signals) == (StopChild(), [])
+    assert world.counting() == [2], "another child takes the new work"
+    world.wait(10 * SECOND)
+    assert process.signals == []
+    del process.running[9]
+    world.wait(world.limits.look_again)
+    assert process.signals == [signal.SIGKILL]
+    assert sorted(world.ends(1, by=signal.SIGKILL, ran=True).timed_out) == [7, 8]
 
 
 @pytest.mark.parametrize("running", [{}, {7: 4}, {8: 3}])
