@@ -23,6 +23,9 @@ class PoolLimits(msgspec.Struct, frozen=True, kw_only=True):
     #: Most children for suspects, and for actors, that a broker can ask for (D25). 0: as many as concurrency.
     quarantine_max: int = 0
     actors_max: int = 0
+    #: Actors of one child whose handlers run, or wait for each other's answers, at the same time: with one alone, an
+    #: actor that asks its neighbour would wait for itself.
+    actor_slots: int = 16
     #: From the fork to `Ready`, while the node's broker can be reached (Celery's worker_proc_alive_timeout).
     start_timeout: int = 60 * MICROSECONDS
     #: More deaths before `Ready` than this within the period, and the pool gives up (spec S1).

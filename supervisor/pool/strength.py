@@ -33,10 +33,13 @@ class Strength:
 
     def shape(self, kind: ChildKind) -> tuple[str, int]:
         """Return how a child of this kind runs bodies: its pool, and its slots."""
+        shared = self.pool if self.pool in ("threads", "asyncio") else ""
         if kind == ChildKind.POOL:
-            return self.pool, self._limits.concurrency if self.pool in ("threads", "asyncio") else 1
+            return self.pool, self._limits.concurrency if shared else 1
+        if kind == ChildKind.ACTORS:
+            return shared or "threads", max(self._limits.actor_slots, self._limits.concurrency)
         # A suspect runs alone in a process of its own, whatever the pool (spec D25); its coroutine needs its loop.
-        return "prefork" if kind == ChildKind.QUARANTINE and self.pool != "asyncio" else self.pool, 1
+        return "asyncio" if shared == "asyncio" else "prefork", 1
 
     def ask(self, kind: ChildKind, count: int) -> int:
         """Want at least `count` children of a kind, within the limits; return the limit."""

@@ -275,6 +275,15 @@ def test_d25_children_for_suspects_come_when_asked_for_and_stay() -> None:
     assert len(world.counting(ChildKind.QUARANTINE)) == 1
 
 
+@pytest.mark.parametrize(
+    ("kind", "pool"), [("prefork", "threads"), ("solo", "threads"), ("threads", "threads"), ("asyncio", "asyncio")]
+)
+def test_a_child_for_actors_runs_several_at_once_so_that_one_can_ask_another(kind: str, pool: str) -> None:
+    world = World(PoolLimits(concurrency=2, actor_slots=5), kind).start()
+    world.tell(SpawnAsked(ChildKind.ACTORS, 1))
+    assert (world.forks[-1].pool, world.forks[-1].slots) == (pool, 5)
+
+
 def test_a_broker_cannot_ask_for_more_children_than_the_limit() -> None:
     world = World(PoolLimits(concurrency=2)).start()
     world.tell(SpawnAsked(ChildKind.QUARANTINE, 2))
