@@ -65,15 +65,14 @@ def unpack_call(
 
     Raises ContentDisallowed, SecurityError (a signature), or DecodeError, also for what is not a call.
     """
-    value = unpack_value(envelope.content, envelope.body, envelope.id, accept=accept, key=key)
-    if isinstance(value, list | tuple):
-        items = cast("list[object]", value)
-        # Celery's clients send a third item, the embed, or null in its place.
-        if len(items) in (2, 3) and isinstance(items[0], list | tuple) and isinstance(items[1], dict):
-            return [*cast("list[object]", items[0])], cast("dict[str, Any]", items[1])
+    value: object = unpack_value(envelope.content, envelope.body, envelope.id, accept=accept, key=key)
+    kind = type(value).__name__
+    items = cast("list[object]", value) if isinstance(value, list | tuple) else []
+    # Celery's clients send a third item, the embed, or null in its place.
+    if len(items) in (2, 3) and isinstance(items[0], list | tuple) and isinstance(items[1], dict):
+        return [*cast("list[object]", items[0])], cast("dict[str, Any]", items[1])
     raise DecodeError(
-        f"message {envelope.id} for {envelope.name} has a body that is no call: expected [args, kwargs], "
-        f"got {_kind(value)}"
+        f"message {envelope.id} for {envelope.name} has a body that is no call: expected [args, kwargs], got {kind}"
     )
 
 
@@ -103,10 +102,6 @@ def unpack_embed(opaque: bytes) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise DecodeError(f"the nested part of a message must be a map, got {type(value).__name__}")
     return cast("dict[str, Any]", value)
-
-
-def _kind(value: object) -> str:
-    return type(value).__name__
 
 
 def _pack(value: object, content: Content, id: str) -> tuple[str, bytes]:

@@ -115,9 +115,11 @@ class Configured:
         self._conf.touch()
 
     def content(self, serializer: str | None, compression: str | None) -> Content:
-        """Return how bodies are written by this serializer (by default the setting's) and compression."""
+        """Return how bodies are written by this serializer and compression, by default the settings'."""
         name: str = serializer or self.conf.task_serializer
-        return Content(name, compression or None, self.signing_key if name in _SIGNED_SERIALIZERS else None)
+        return Content(
+            name, compression or self.conf.task_compression, self.signing_key if name in _SIGNED_SERIALIZERS else None
+        )
 
     @property
     def router(self) -> Router:

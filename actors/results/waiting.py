@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import builtins
 import time
 from collections.abc import Callable
@@ -47,13 +46,18 @@ def wait(
             if promise.done():
                 return promise.result(0)
             if deadline is not None and time.monotonic() >= deadline:
-                raise TimeoutError(f"The operation timed out: {what} has no result after {timeout} s") from None
+                raise TimeoutError(
+                    f"The operation timed out: {what} has no result after {round(timeout or 0, 3):g} s"
+                ) from None
         if on_interval is not None:
             on_interval()
 
 
 async def wait_async(promise: Promise[T], timeout: float | None, *, what: str) -> T:
     """Wait in asyncio. Raises TimeoutError as `wait` does."""
+    # Imported by those who use it: it takes longer to import than all of this package.
+    import asyncio
+
     loop = asyncio.get_running_loop()
     woken: asyncio.Future[None] = loop.create_future()
 
@@ -73,5 +77,11 @@ async def wait_async(promise: Promise[T], timeout: float | None, *, what: str) -
         await asyncio.wait_for(woken, timeout)
     except builtins.TimeoutError:
         if not promise.done():
-            raise TimeoutError(f"The operation timed out: {what} has no result after {timeout} s") from None
+            raise TimeoutError(
+                f"The operation timed out: {what} has no result after {round(timeout or 0, 3):g} s"
+            ) from None
     return promise.result(0)
+
+
+def _timed_out(what: str, timeout: float | None) -> TimeoutError:
+    return TimeoutError(f"The operation timed out: {what} has no result after {round(timeout or 0, 3):g} s")

@@ -39,7 +39,7 @@ DefaultsSource = Mapping[str, Any] | Callable[[], Mapping[str, Any]]
 
 
 @dataclass(slots=True)
-class _Layers:
+class Layers:
     """What settings are made of."""
 
     changes: dict[str, Any]
@@ -68,7 +68,7 @@ class Settings(MutableMapping[str, Any]):
     # Attributes of the object itself, which would otherwise be settings.
     __slots__ = ("__weakref__", "_own")
 
-    _own: _Layers
+    _own: Layers
 
     def __init__(
         self,
@@ -76,7 +76,7 @@ class Settings(MutableMapping[str, Any]):
         *,
         on_load: Callable[[Settings], None] | None = None,
     ) -> None:
-        own = _Layers(changes=normalise(dict(changes or {}), namespace=None), on_load=on_load)
+        own = Layers(changes=normalise(dict(changes or {}), namespace=None), on_load=on_load)
         object.__setattr__(self, "_own", own)
 
     # --- sources
@@ -122,6 +122,11 @@ class Settings(MutableMapping[str, Any]):
     def version(self) -> int:
         """A number that grows with every change."""
         return self._own.version
+
+    @property
+    def layers(self) -> Layers:
+        """What the settings are made of, for those who watch its `version` at every call."""
+        return self._own
 
     def touch(self) -> None:
         """Let what was derived from settings be derived again, though none has changed."""

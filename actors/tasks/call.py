@@ -30,11 +30,13 @@ from .options import (
     deliveries_bound,
     flags_of,
     flags_of_settings,
+    is_said,
 )
 
 if TYPE_CHECKING:
     from ..app import App
     from ..results.result import AsyncResult
+    from ..settings.conf import Layers
     from .request import Context
     from .task import Task
 
@@ -46,6 +48,8 @@ class Plan(msgspec.Struct, frozen=True):
     """What all calls of one task have in common, for one version of the settings."""
 
     version: int
+    #: Whose version it is.
+    layers: Layers
     #: None: whatever the arguments, they are not looked at.
     check: Check | None
     #: A call without options is just this, its id and its body.
@@ -56,6 +60,8 @@ class Plan(msgspec.Struct, frozen=True):
     flags: int
     priority: int
     more: More | None
+    #: The options that the task itself says for every call.
+    own: dict[str, Any]
     #: Calls return before they are confirmed.
     background: bool
 
@@ -73,9 +79,10 @@ def make_plan(task: Task[..., Any]) -> Plan:
     conf = app.conf
     name = task.name
     flags = flags_of(task, conf)
-    options = {key: value for key in CALL_ATTRIBUTES if (value := getattr(task, key, None)) is not None}
+    own = {key: getattr(task, key) for key in CALL_ATTRIBUTES if is_said(task, key)}
+    own = {key: value for key, value in own.items() if value is not None}
     static = not app.router.dynamic
-    mailbox, routed = app.router.route(options, name, task=task) if static else ("", options)
+    mailbox, routed = app.router.route(own, name, task=task) if static else ("", own)
     simple = static and not conf.task_always_eager and not task.overrides("shadow_name")
     more = None
     if simple:
@@ -84,14 +91,16 @@ def make_plan(task: Task[..., Any]) -> Plan:
         simple = not isinstance(routed.get("expires"), datetime | str) and "countdown" not in routed
     return Plan(
         version=conf.version,
+        layers=conf.layers,
         check=compile_check(task.run, name=task.function_name) if task.typing else None,
         simple=simple,
         mailbox=mailbox,
         name=name,
         content=app.content(routed.get("serializer"), routed.get("compression")),
         flags=flags,
-        priority=checked_priority(routed.get("priority"), name) if simple else 0,
+        priority=checked_priority(routed.get("priority", conf.task_default_priority), name) if simple else 0,
         more=more,
+        own=own,
         background=conf.task_publish_confirm == "background",
     )
 
@@ -116,11 +125,8 @@ def build(
     """
     check_call_options(options, name)
     conf = app.conf
-    merged = (
-        {key: value for key in CALL_ATTRIBUTES if (value := getattr(task, key, None)) is not None}
-        if task is not None
-        else {}
-    )
+    plan = None if task is None else task.plan()
+    merged = {} if plan is None else dict(plan.own)
     merged.update((key, value) for key, value in options.items() if value is not None)
     mailbox, merged = app.router.route(merged, merged.get("route_name") or name, args, kwargs, task)
     if link is not None:
@@ -129,7 +135,7 @@ def build(
         merged["link_error"] = link_error
     frame = worker_frame()
     parent = None if frame is None else frame.request
-    flags = flags_of(task, conf) if task is not None else flags_of_settings(conf)
+    flags = plan.flags if plan is not None else flags_of_settings(conf)
     if "ignore_result" in merged:
         flags = _ignoring(flags, bool(merged["ignore_result"]))
     if task_id is not None:
@@ -137,7 +143,7 @@ def build(
         if not 0 < len(task_id) <= NAME_CHARACTERS_MAX:
             raise ValueError(f"task {name}: a task_id has 1 to {NAME_CHARACTERS_MAX} characters, not {len(task_id)}")
     id = task_id or new_id()
-    priority = merged.get("priority")
+    priority = merged.get("priority", conf.task_default_priority)
     if parent is not None and "priority" not in options and conf.task_inherit_parent_priority:
         priority = (parent.delivery_info or {}).get("priority") or priority
     content = app.content(merged.get("serializer"), merged.get("compression"))

@@ -6,7 +6,6 @@ Nothing goes to a broker and nothing is stored; time limits, acks and redelivery
 
 from __future__ import annotations
 
-import asyncio
 import contextvars
 import inspect
 import threading
@@ -190,6 +189,9 @@ def finished(value: Any) -> Any:
     """Return a body's value; a coroutine is run to its end, in a thread of its own where a loop runs here."""
     if not inspect.iscoroutine(value):
         return value
+    # Imported by those who use it: it takes longer to import than all of this package.
+    import asyncio
+
     coroutine: Coroutine[Any, Any, Any] = value
     try:
         asyncio.get_running_loop()

@@ -9,10 +9,10 @@ Typed by the function behind it: `delay` takes its parameters, and the result gi
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, ParamSpec, TypeVar, cast, overload
+from types import CoroutineType
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, ParamSpec, TypeVar, cast, overload
 
 from ...transport.message import Envelope, Flag
 from ...transport.verbs import TaskPolicy
@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 R_co = TypeVar("R_co", covariant=True)
 T = TypeVar("T")
+
+_IGNORE_RESULT: Final = int(Flag.IGNORE_RESULT)
 
 
 class Task(TaskAttributes, Generic[P, R_co]):
@@ -123,15 +125,17 @@ class Task(TaskAttributes, Generic[P, R_co]):
             # A worker's call came by way of an overridden __call__: it is this very request.
             frame.entered = True
             return cast("R_co", self.run(*args, **kwargs))
-        self.app.finalize(auto=True)
+        app = self._app or get_current_app()
+        if not app.finalized:
+            app.finalize(auto=True)
         made = Frame(self, Context(args=args, kwargs=kwargs), frame)
         set_top_frame(made)
         try:
             value: Any = self.run(*args, **kwargs)
         finally:
             set_top_frame(frame)
-        if inspect.iscoroutine(value):
-            return cast("R_co", _within(made, value))
+        if type(value) is CoroutineType:
+            return cast("R_co", _within(made, cast("Coroutine[Any, Any, object]", value)))
         return cast("R_co", value)
 
     @property
@@ -199,7 +203,7 @@ class Task(TaskAttributes, Generic[P, R_co]):
         kwargs = {} if kwargs is None else kwargs
         plan = self._plan
         app = self._app
-        if plan is None or app is None or plan.version != app.conf.version:
+        if plan is None or app is None or plan.version != plan.layers.version:
             plan = self._new_plan()
             app = self.app
         if plan.check is not None:
@@ -240,12 +244,12 @@ class Task(TaskAttributes, Generic[P, R_co]):
             )
         sent = app.sender.send(
             prepared,
-            deadline_seconds=deadline_of(options),
+            deadline_seconds=deadline_of(options) if options else None,
             background=plan.background,
         )
         envelope = prepared.envelope
         result: Result[Any] = Result(
-            envelope.id, None, self.name, app, ignored=bool(envelope.flags & Flag.IGNORE_RESULT), sent=sent
+            envelope.id, None, self.name, app, ignored=bool(envelope.flags & _IGNORE_RESULT), sent=sent
         )
         if current_frame() is not None or signals.after_task_publish.receivers or signals.task_sent.receivers:
             note_sent(prepared, args, kwargs, result, add_to_parent=options.get("add_to_parent", True))
@@ -263,7 +267,7 @@ class Task(TaskAttributes, Generic[P, R_co]):
     def plan(self) -> Plan:
         """Return what all calls of the task have in common now."""
         plan = self._plan
-        if plan is None or plan.version != self.app.conf.version:
+        if plan is None or plan.version != plan.layers.version:
             plan = self._new_plan()
         return plan
 
