@@ -28,7 +28,7 @@ def summarize(values: Sequence[float]) -> Summary:
         raise ValueError("expected the figures of one round or more, got none")
     median = statistics.median(values)
     low, high = min(values), max(values)
-    spread = (high - low) / median if median else 0.0
+    spread = (high - low) / abs(median) if median else 0.0
     return Summary(tuple(values), median, low, high, spread)
 
 
@@ -67,3 +67,8 @@ def _moment(points: Sequence[tuple[float, int]], count: int) -> float:
         if before <= count <= after:
             return earlier + (later - earlier) * (count - before) / (after - before)
     return points[-1][0]
+
+
+def shown(value: float) -> str:
+    """Write a figure with the four digits that mean something, or as a whole number."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"

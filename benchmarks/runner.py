@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from contract import FOLDER, Place, Row, System
+from figures import shown
 from processes import Children, StartError
 
 #: Beyond a row's own patience: the agent's imports, and the workers' start.
@@ -142,7 +143,7 @@ def _measure(system: System, row: Row, place: Place, choice: Choice, outcome: Ou
         return str(told["absent"])
     outcome.figures.setdefault(row.name, {}).setdefault(system.name, []).append(told["figures"])
     first = row.metrics[0]
-    return f"{told['figures'][first.name]:,.6g} {first.unit}"
+    return f"{shown(told['figures'][first.name])} {first.unit}"
 
 
 def _why(place: Place, name: str) -> str:

@@ -15,7 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from contract import Metric, Row
-from figures import Summary, ratio, summarize
+from figures import Summary, ratio, shown, summarize
 from runner import Choice, Outcome
 
 #: Whom the others are compared with.
@@ -107,14 +107,16 @@ def show(console: Console, choice: Choice, outcome: Outcome, machine: Mapping[st
     for row in choice.rows:
         for metric in row.metrics:
             _add(table, row, metric, choice, outcome)
+    away = {system.title: outcome.missing[system.name] for system in choice.systems if system.name in outcome.missing}
+    if away:
+        table.caption = "\n".join(f"{title} was not measured: {escape(why)}" for title, why in away.items())
+        table.caption_justify = "left"
     console.print(table)
     for row in choice.rows:
         console.print(f"[bold]{row.name}[/]: {row.title}", highlight=False)
     console.print()
     for system in choice.systems:
-        reason = outcome.missing.get(system.name)
-        if reason is not None:
-            console.print(f"[bold]{system.title}[/]: not measured: {reason}", highlight=False)
+        if system.name in outcome.missing:
             continue
         versions = ", ".join(f"{name} {version}" for name, version in system.versions().items())
         console.print(f"[bold]{system.title}[/]: {system.durability} ({versions})", highlight=False)
@@ -136,14 +138,14 @@ def _add(table: Table, row: Row, metric: Metric, choice: Choice, outcome: Outcom
             continue
         if system.name in found:
             summary = found[system.name]
-            shown = [_number(summary.median), _number(summary.low), _number(summary.high), f"{summary.spread:.0%}"]
+            cells = [shown(summary.median), shown(summary.low), shown(summary.high), f"{summary.spread:.0%}"]
         else:
             why = outcome.absent.get(row.name, {}).get(system.name) or "failed"
-            shown = [f"[dim]{why}[/]", "", "", ""]
+            cells = [f"[dim]{why}[/]", "", "", ""]
         better = f"{times[system.name]:,.2g}x" if times.get(system.name, 100) < 10 else ""
         if not better and system.name in times:
             better = f"{times[system.name]:,.0f}x"
-        table.add_row(title, system.title, *shown, better)
+        table.add_row(title, system.title, *cells, better)
         title = ""
     table.add_section()
 
@@ -155,13 +157,6 @@ def _failures(outcome: Outcome) -> dict[tuple[str, str], list[str]]:
         for name, why in whys.items():
             found.setdefault((name, why), []).append(row)
     return found
-
-
-def _number(value: float) -> str:
-    """Four digits that mean something, or the whole number."""
-    if abs(value) >= 1000:
-        return f"{value:,.0f}"
-    return f"{value:.4g}"
 
 
 def _machine_line(machine: Mapping[str, Any]) -> str:

@@ -92,6 +92,16 @@ def test_the_rate_between_two_counts_is_taken_from_the_moments_at_which_they_wer
         rate_at(points, 100, 401)
 
 
+def test_a_figure_is_shown_with_the_digits_that_mean_something() -> None:
+    shown = load("figures").shown
+    assert [shown(value) for value in (1234567.8, 999.96, 12.3456, 0.0123456)] == [
+        "1,234,568",
+        "1000",
+        "12.35",
+        "0.01235",
+    ]
+
+
 def test_tries_grow_until_they_can_be_believed_and_give_the_calls_that_fill_the_time() -> None:
     contract, amount = load("contract"), load("rows.amount")
     plan = contract.Plan(count=None, seconds=2.0, patience=1.0, marks=None, servers=())

@@ -13,6 +13,8 @@ from contract import TaskName
 from greenroom import App
 from marks import Marks, Tally
 
+#: Millions may wait.
+PURGE_SECONDS = 60
 FOLDER = Path(os.environ["BENCH_MARKS"])
 tally = Tally(FOLDER)
 
@@ -70,7 +72,8 @@ class GreenroomClient:
     def purge(self) -> None:
         """Drop what waits."""
         command = [sys.executable, "-m", "greenroom", "purge", app.conf.task_default_queue, "--force"]
-        subprocess.run([*command, "-b", os.environ["BENCH_BROKER"]], check=True, timeout=60, stdout=subprocess.DEVNULL)
+        command += ["--timeout", str(PURGE_SECONDS), "-b", os.environ["BENCH_BROKER"]]
+        subprocess.run(command, check=True, timeout=2 * PURGE_SECONDS, stdout=subprocess.DEVNULL)
 
     def close(self) -> None:
         """Close the link."""
