@@ -65,7 +65,9 @@ class AftermathRunner:
         ending = Ending(handling, request, states.FAILURE, lost, ExceptionInfo(lost, traceback))
         try:
             outcome.follows, ending.errbacks = after_failure(executor.app, request)
+            executor.outcomes.check_size(outcome, handling.name, "its errbacks")
         except Exception:
+            outcome.follows = None
             # An errback that cannot be sent; the hooks and signals are still told.
             logger.exception("an errback of %s[%s] could not be sent", handling.name, aftermath.envelope.id)
         ending.run()

@@ -23,7 +23,7 @@ from .events import Held, Interrupt
 from .execute import Done, Executor
 from .hosting import Hosting
 from .io_loop import HOOKS_PATIENCE, IoLoop
-from .leaving import leave_now
+from .leaving import guarded, leave_now
 from .limits import SECOND, Deadlines, ThreadTarget, error_of
 from .station import Station
 from .threads import run_in_thread
@@ -106,7 +106,7 @@ class AsyncioPool:
             self._io.ended(runner, done, lambda: self._call_soon(stored.set))
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(stored.wait(), HOOKS_PATIENCE / SECOND)
-            done.run()
+            guarded(done.run)()
         self._io.free(runner)
 
     async def _body(self, runner: int, held: Held) -> Done:

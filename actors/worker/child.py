@@ -37,6 +37,7 @@ from .control import ChildConfig, Leaving, Ready, Unusable
 from .events import ConsumerSettings
 from .execute import Executor
 from .hosting import Hosting
+from .leaving import leave_now
 from .limits import Deadlines
 from .load import load_app
 from .outcomes import Outcomes
@@ -143,6 +144,7 @@ class _Child:
         line = Line(attachment, system_now, (pipe.fileno(), self._wakeup.fileno()))
         self._station = Station(consumer, line, page, pipe, system_now)
         self._station.attached = self._attached
+        self._station.end_now = self._end_now
         self._deadlines = Deadlines(self._station.tell_parent, boot_now)
         self._executor = Executor(
             app,
@@ -191,6 +193,12 @@ class _Child:
         if not self._is_ready:
             self._is_ready = True
             self._pipe.send(Ready(sorted(self._app.tasks)))
+
+    def _end_now(self, reason: str) -> None:
+        """A cold stop while bodies run, in whatever thread heard of it: nobody waits for them."""
+        self._station.leave(reason)
+        self._pipe.send(Leaving(reason))
+        leave_now(SystemExit(0))
 
     def _abandoned(self, reason: str) -> int:
         """The parent is gone, or the broker will not have this session."""

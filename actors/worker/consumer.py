@@ -106,6 +106,8 @@ class Consumer:
         self._trust = Trust.TRUSTED
         self._reattach = False
         self._awake_at = 0
+        #: Every runner's body is long: what comes now would wait behind them.
+        self._stuck = False
         self._nothing_left_since = 0
         self._left = False
         self._epochs: dict[int, int] = {}
@@ -167,6 +169,7 @@ class Consumer:
         assert held is not None, "a runner that ran nothing has an outcome"
         assert held.delivery.position == outcome.position, "an outcome for another delivery than the runner's"
         self._running[runner] = None
+        self._stuck = False
         # `awake` and `Window.body_took` in place: two calls less for each body.
         if boot - self._awake_at > PAUSE_NOTICED:
             self.awake(boot)
@@ -288,6 +291,9 @@ class Consumer:
                 self._begin_stop(Stop("max memory"))
         elif isinstance(event, Stop):
             self._begin_stop(event)
+        if self._stuck and self._ready and self.stopping is None:
+            # It was on its way when the bodies became long.
+            effects.append(GiveBack(self._take_all_ready(), self.window.told))
         if self._reattach:
             self._reattach = False
             if self._linked:
@@ -374,10 +380,14 @@ class Consumer:
         )
         # While another runner comes and goes, what waits does not wait for this body.
         if stuck and self.stopping is None:
+            self._stuck = True
+            told = self.window.told
             self.window.body_is_long()
             given = self._take_all_ready()
             if given:
                 effects.append(GiveBack(given, self.window.told))
+            elif told != self.window.told:
+                effects.append(Say(Credit(self.window.told)))
 
     def _welcomed(self, effects: list[Effect]) -> None:
         self._linked = True

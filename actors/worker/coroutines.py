@@ -52,6 +52,20 @@ class Interruptible:
                 error = raised
 
 
+#: By thread, the coroutine that it runs: a thread that waits in its loop takes no other exception.
+_waiting: dict[int, tuple[asyncio.AbstractEventLoop, Interruptible]] = {}
+
+
+def interrupt_in_thread(thread: int, error: BaseException) -> bool:
+    """Interrupt the coroutine that another thread runs to its end; False if it runs none."""
+    found = _waiting.get(thread)
+    if found is None:
+        return False
+    loop, interruptible = found
+    loop.call_soon_threadsafe(interruptible.interrupt, error)
+    return True
+
+
 class CoroutineRunner:
     """A loop of this thread, kept from one coroutine to the next. Made by `coroutine_runner`."""
 
@@ -63,6 +77,8 @@ class CoroutineRunner:
         interruptible = Interruptible(body)
         asyncio.set_event_loop(self._loop)
         task = self._loop.create_task(_awaiting(interruptible))
+        thread = threading.get_ident()
+        _waiting[thread] = (self._loop, interruptible)
         try:
             return self._loop.run_until_complete(task)
         except (SoftTimeLimitExceeded, Terminated) as error:
@@ -71,6 +87,7 @@ class CoroutineRunner:
             interruptible.interrupt(error)
             return self._loop.run_until_complete(task)
         finally:
+            _waiting.pop(thread, None)
             asyncio.set_event_loop(None)
 
 

@@ -126,7 +126,9 @@ class Executor:
 
             held: Held
 
-            def report_state(self, state: str | None, meta: Any) -> None:
+            def report_state(  # pyright: ignore[reportIncompatibleVariableOverride] - a method in place of None
+                self, state: str | None, meta: Any
+            ) -> None:
                 executor.report(self.held, state or "", meta)
 
         Request.hostname = hostname

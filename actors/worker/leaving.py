@@ -9,7 +9,13 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from collections.abc import Callable
 from typing import NoReturn
+
+logger = logging.getLogger("greenroom.worker")
+
+#: A thread of the child's own has failed: it is not to go on without it.
+EXIT_BROKEN = 70
 
 
 def exit_code_of(error: SystemExit) -> int:
@@ -31,3 +37,19 @@ def leave_now(error: SystemExit) -> NoReturn:
         sys.stderr.flush()
     finally:
         os._exit(code)
+
+
+def guarded(run: Callable[[], object]) -> Callable[[], None]:
+    """Return what a thread of ours runs: if it fails, or a user's code in it calls sys.exit, the child ends."""
+
+    def guard() -> None:
+        try:
+            run()
+        except SystemExit as error:
+            leave_now(error)
+        except BaseException:
+            # The parent learns of it by the exit code and the page, people by the log.
+            logger.critical("a thread of this child has failed; the child ends", exc_info=True)
+            leave_now(SystemExit(EXIT_BROKEN))
+
+    return guard

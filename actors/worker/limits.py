@@ -16,6 +16,7 @@ from typing import Final
 
 from ..errors import SoftTimeLimitExceeded, Terminated
 from .control import BodyEnded, BodyStarted
+from .coroutines import interrupt_in_thread
 from .events import Held, Interrupt
 
 SECOND: Final = 1_000_000
@@ -108,5 +109,7 @@ class ThreadTarget:
     def _raise(self, error: type[SoftTimeLimitExceeded | Terminated]) -> bool:
         if not self._position:
             return False
+        if interrupt_in_thread(self._thread, error()):
+            return True
         raised = ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self._thread), ctypes.py_object(error))
         return bool(raised)

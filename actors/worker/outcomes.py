@@ -80,7 +80,7 @@ class Outcomes:
             content, body = ("msgpack", b"") if value is None else self._pack(value, envelope.id)
             result = self._result(held, State.SUCCESS, content, body, children=encode_children(children))
         outcome = Outcome(held.delivery.position, held.lease, _SUCCESS, 0, result, None, follows)
-        self._check_size(outcome, envelope.name, "its result and what follows it")
+        self.check_size(outcome, envelope.name, "its result and what follows it")
         return outcome
 
     def failed(
@@ -98,12 +98,15 @@ class Outcomes:
             result = self._result(held, State.FAILURE, failure=failure, children=encode_children(children))
         outcome = Outcome(held.delivery.position, held.lease, int(state), 0, result, None, follows)
         try:
-            self._check_size(outcome, envelope.name, "what follows its failure")
+            self.check_size(outcome, envelope.name, "its failure and what follows it")
         except EncodeError as error:
+            # The failure itself must arrive: what stands beside its type, its text and its traceback is left out.
+            text = f"{failure.text}\n({error})"
+            short = Failure(
+                failure.exc_type, failure.exc_module, payload_msgpack.dumps([text]), text, failure.traceback
+            )
             outcome.follows = None
-            if result:
-                failure.text += f"\n({error})"
-                outcome.result = self._result(held, State.FAILURE, failure=failure)
+            outcome.result = result and self._result(held, State.FAILURE, failure=short)
         return outcome
 
     def retried(self, held: Held, retry: Retry, failure: Failure) -> Outcome:
@@ -112,7 +115,7 @@ class Outcomes:
         if not held.delivery.envelope.flags & IGNORE_RESULT:
             result = self._result(held, State.RETRY, failure=failure)
         outcome = Outcome(held.delivery.position, held.lease, int(State.RETRY), 0, result, retry)
-        self._check_size(outcome, held.delivery.envelope.name, "the body of its retry")
+        self.check_size(outcome, held.delivery.envelope.name, "the body of its retry")
         return outcome
 
     def revoked(self, held: Held, reason: str) -> Outcome:
@@ -178,7 +181,8 @@ class Outcomes:
             )
         )
 
-    def _check_size(self, outcome: Outcome, name: str, what: str) -> None:
+    def check_size(self, outcome: Outcome, name: str, what: str) -> None:
+        """Raise EncodeError, naming the task and `what`, if the outcome is too large for a Settle."""
         if len(outcome.result) < OUTCOME_BYTES_MAX // 2 and outcome.retry is None and outcome.follows is None:
             return
         size = len(_encode(outcome))

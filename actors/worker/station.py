@@ -80,6 +80,8 @@ class Station:
         self.interrupt: Callable[[Interrupt], None] = lambda _: None
         self.limits_changed: Callable[[LimitsChanged], None] = lambda _: None
         self.attached: Callable[[], None] = lambda: None
+        #: Ends the process while bodies run: they are not waited for.
+        self.end_now: Callable[[str], None] = lambda _: None
         self._line = line
         self._pipe = pipe
         self._attachment = line.attachment
@@ -110,6 +112,7 @@ class Station:
     def settle(self, boot: int) -> None:
         """Send every outcome that waits."""
         consumer, page = self.consumer, self.page
+        before = self.settled
         while (batch := consumer.take_settle()) is not None:
             outcomes = cast("list[Outcome]", [_Raw(encoded) for encoded in batch.encoded])
             number = self._attachment.add(lambda number, outcomes=outcomes: Settle(number, outcomes))
@@ -124,7 +127,7 @@ class Station:
                 self._attachment.say(Credit(batch.credit))
             self.settled = number
         self._line.send()
-        if self._measures_memory:
+        if self._measures_memory and self.settled != before:
             # As Celery: the most that the process ever had, which is all that a system tells without a search.
             kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
             self.apply(MemoryMeasured(kib))
@@ -246,6 +249,9 @@ class Station:
         else:
             self.page.mark_orderly()
             self.over = effect.reason
+            if self.consumer.running:
+                self.settle(self.clock().boot)
+                self.end_now(effect.reason)
 
     def _say_numbered(self, make: Callable[[int], ToBroker]) -> None:
         self.consumer.said(self._attachment.add(make))

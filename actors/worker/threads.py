@@ -19,7 +19,7 @@ from .control import LimitsChanged
 from .events import Held, Interrupt
 from .execute import Done, Executor
 from .io_loop import HOOKS_PATIENCE, IoLoop
-from .leaving import leave_now
+from .leaving import guarded, leave_now
 from .limits import SECOND, Deadlines, ThreadTarget, error_of
 from .station import Station
 
@@ -33,7 +33,7 @@ class RunnerThread:
         self._loop = loop
         self._deliveries: queue.SimpleQueue[Held | None] = queue.SimpleQueue()
         self.target = ThreadTarget()
-        self._thread = threading.Thread(target=self._work, name=f"greenroom-runner-{number}", daemon=True)
+        self._thread = threading.Thread(target=guarded(self._work), name=f"greenroom-runner-{number}", daemon=True)
 
     def start(self) -> None:
         """Begin to wait for deliveries."""

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Final
 
 from .events import LongBodies
+from .leaving import guarded
 from .limits import Deadlines
 from .station import Station
 from .window import LONG_BODY
@@ -43,7 +44,7 @@ class Watcher:
         #: Asleep: the runner calls `wake` when it begins a body.
         self.parked = False
         self._over = False
-        self._thread = threading.Thread(target=self._watch, name="greenroom-watcher", daemon=True)
+        self._thread = threading.Thread(target=guarded(self._watch), name="greenroom-watcher", daemon=True)
 
     def start(self) -> None:
         """Begin to watch."""

@@ -323,6 +323,19 @@ def test_d5_a_long_body_gives_back_everything_that_waits_behind_it() -> None:
     assert rig.consumer.window.told == 1
 
 
+def test_d5_while_a_body_is_long_whatever_else_arrives_is_given_back_at_once() -> None:
+    rig = attached()
+    rig.consumer.window.told = 64
+    rig.deliver(1)
+    rig.next()
+    rig.boot += LONG_BODY
+    assert rig.apply(LongBodies([0])) == [Say(Started([1])), Say(Credit(1))]
+    assert rig.deliver(2, 3) == [GiveBack([2, 3], 1)]
+    rig.finish()
+    assert rig.deliver(4) == []
+    assert rig.next() == 4
+
+
 def test_d5_while_another_runner_comes_and_goes_nothing_is_given_back() -> None:
     rig = attached(slots=2)
     rig.deliver(1, 2, 3)

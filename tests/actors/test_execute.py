@@ -247,6 +247,20 @@ def test_a_result_that_is_too_large_is_a_failure_in_words_and_one_byte_less_is_n
     assert len(msgspec.msgpack.encode(fits)) <= OUTCOME_BYTES_MAX
 
 
+def test_a_failure_that_is_too_large_keeps_its_type_its_text_and_its_traceback(bench: Bench) -> None:
+    @bench.app.task
+    def bad() -> None:
+        raise ExceptionGroup("many", [ValueError("x" * 60_000, n) for n in range(60)])
+
+    outcome = bench.run(bad)
+    assert len(msgspec.msgpack.encode(outcome)) <= OUTCOME_BYTES_MAX
+    failure = result_of(outcome).failure
+    assert failure is not None
+    assert failure.exc_type == "ExceptionGroup"
+    assert failure.text.startswith("many")
+    assert "in bad" in failure.traceback
+
+
 def test_an_unknown_task_fails_with_its_name(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
     told: list[str] = []
 
