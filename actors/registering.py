@@ -125,7 +125,7 @@ class Registering(Configured):
             task = make_task(self._app, function, name, base or self.Task, given)
             self._tasks[name] = task
             if base is None:
-                task._implicit_base = self._own_task_cls  # pyright: ignore[reportPrivateUsage]
+                task.implicit_base = self._own_task_cls
             self._pending.append(task)
             if self.finalized or not lazy:
                 self._bind_pending()
@@ -140,7 +140,7 @@ class Registering(Configured):
             made.name = self.gen_task_name(type(made).__name__, type(made).__module__)
         with self._lock:
             self._tasks[made.name] = made
-            made._app = self._app  # pyright: ignore[reportPrivateUsage]
+            made.app = self._app
             self._pending.append(made)
             if self.finalized:
                 self._bind_pending()
@@ -230,11 +230,11 @@ class Registering(Configured):
     def _bind_pending(self) -> None:
         while self._pending:
             task = self._pending.popleft()
-            replaced = task._implicit_base  # pyright: ignore[reportPrivateUsage]
+            replaced = task.implicit_base
             if replaced is not None and replaced is not self._own_task_cls:
                 # app.Task was replaced after this function was decorated.
                 task.__class__ = type(
-                    make_task(self._app, cast("Any", task._function), task.name, self.Task, dict(task._given))  # pyright: ignore[reportPrivateUsage]
+                    make_task(self._app, cast("Any", task.wrapped), task.name, self.Task, dict(task.given))
                 )
             task.bind_to(self._app)
 
@@ -244,5 +244,5 @@ class Registering(Configured):
 
 
 def _is_another(task: BaseTask[..., Any], function: Callable[..., Any]) -> bool:
-    known = task._function  # pyright: ignore[reportPrivateUsage]
+    known = task.wrapped
     return known is None or known.__code__ is not getattr(function, "__code__", None)

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from .app import App
 
 
-_OWN_PACKAGE = __package__.rpartition(".")[0] + "."
+_OWN_PACKAGE = __name__.partition(".")[0] + "."
 
 
 def ship(app: App) -> bytes:
@@ -114,7 +114,7 @@ def restore_app(cls: type[App], main: str | None, key: str, settings: Mapping[st
 
 def task_module(task: Task[..., Any]) -> str:
     """Return the module that defines a task's function or class."""
-    return cast("str", getattr(task._function, "__module__", None) or type(task).__module__)  # pyright: ignore[reportPrivateUsage]
+    return cast("str", getattr(task.wrapped, "__module__", None) or type(task).__module__)
 
 
 def _app_of(header: Mapping[str, Any], load_class: Callable[[], type[App]]) -> App:
@@ -171,10 +171,10 @@ def _is_importable_module(name: str) -> bool:
 
 
 def _spec_of(task: Task[..., Any]) -> tuple[Any, ...]:
-    function = task._function  # pyright: ignore[reportPrivateUsage]
+    function = task.wrapped
     if function is not None:
-        base = None if task._implicit_base is not None else type(task).__mro__[1]  # pyright: ignore[reportPrivateUsage]
-        return "function", function, base, dict(task._given)  # pyright: ignore[reportPrivateUsage]
+        base = None if task.implicit_base is not None else type(task).__mro__[1]
+        return "function", function, base, dict(task.given)
     made_here = ("_app", "_plan", "_bound", "run")
     return "class", type(task), {key: value for key, value in vars(task).items() if key not in made_here}
 

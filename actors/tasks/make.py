@@ -29,8 +29,8 @@ def make_task(
     attributes: dict[str, Any] = {
         **said,
         "_app": app,
-        "_function": staticmethod(function),
-        "_given": options,
+        "wrapped": staticmethod(function),
+        "given": options,
         "name": name,
         "abstract": False,
         "run": body,

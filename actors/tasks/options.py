@@ -201,11 +201,11 @@ def policy_of(task: Task[..., Any]) -> TaskPolicy:
     )
 
 
-def deliveries_bound(value: int | None, name: str) -> int:
+def deliveries_bound(value: object, name: str) -> int:
     """Return `max_deliveries` as messages carry it: 0 the default, -1 no bound. Raises ValueError."""
     if value is None:
         return 0
-    if isinstance(value, bool) or not isinstance(value, int) or value == 0 or value < -1:  # pyright: ignore[reportUnnecessaryIsInstance]
+    if isinstance(value, bool) or not isinstance(value, int) or value == 0 or value < -1:
         raise ValueError(f"task {name}: max_deliveries must be a number from 1, or -1 for no bound, not {value!r}")
     return value
 

@@ -50,10 +50,10 @@ class Task(TaskAttributes, Generic[P, R_co]):
     _plan: Plan | None = None
     _bound: bool = False
     #: What `app.task` was given: the function, and the options; None for a class of tasks.
-    _function: Callable[..., Any] | None = None
+    wrapped: Callable[..., Any] | None = None
     #: The app's own class, where no other was named as the base.
-    _implicit_base: type[Task[..., Any]] | None = None
-    _given: ClassVar[dict[str, Any]] = {}
+    implicit_base: type[Task[..., Any]] | None = None
+    given: ClassVar[dict[str, Any]] = {}
 
     def __setattr__(self, attribute: str, value: Any) -> None:
         object.__setattr__(self, attribute, value)
@@ -66,6 +66,10 @@ class Task(TaskAttributes, Generic[P, R_co]):
     def app(self) -> App:
         """The app that the task is registered with; the current one for a task that is with none."""
         return self._app or get_current_app()
+
+    @app.setter
+    def app(self, app: App) -> None:
+        self._app = app
 
     def bind_to(self, app: App) -> None:
         """Join an app: take the settings' annotations, the app's strictness, and automatic retries."""
@@ -105,7 +109,7 @@ class Task(TaskAttributes, Generic[P, R_co]):
     @property
     def function_name(self) -> str:
         """What errors about a call's arguments call the body."""
-        named = self._function if self._function is not None else self.run
+        named = self.wrapped if self.wrapped is not None else self.run
         return str(getattr(named, "__name__", "run"))
 
     def overrides(self, method: str) -> bool:

@@ -251,11 +251,11 @@ def test_requests_of_threads_and_coroutines_are_apart(app: App) -> None:
         await gate.wait()
         return self.request.args[0]
 
-    async def main() -> tuple[Any, Any]:
+    async def main() -> list[Any]:
         one, two = asyncio.Event(), asyncio.Event()
-        return await asyncio.gather(which(1, one, two), which(2, two, one))
+        return [*await asyncio.gather(which(1, one, two), which(2, two, one))]
 
-    assert asyncio.run(main()) == (1, 2)
+    assert asyncio.run(main()) == [1, 2]
 
 
 def test_an_overridden_call_sees_the_workers_request(app: App) -> None:
@@ -329,10 +329,11 @@ def test_options_have_the_settings_values_until_the_task_says_otherwise(app: App
 def test_s19_options_and_settings_become_flags(
     app: App, client: Any, make_app: Callable[..., App], options: dict[str, Any], flag: Flag
 ) -> None:
-    app.task(name="a", **options)(lambda: None).apply_async()
+    decorate: Any = app.task
+    decorate(name="a", **options)(lambda: None).apply_async()
     assert client.envelope.flags == flag | Flag.WATCHED
     other = make_app(changes={f"task_{name}": value for name, value in options.items()})
-    other.task(name="a")(lambda: None).delay()
+    other.task(name="a")(lambda: None).apply_async()
     assert client.envelope.flags == flag | Flag.WATCHED
     other.send_task("not registered")
     assert client.envelope.flags == flag | Flag.WATCHED
@@ -379,8 +380,8 @@ def test_what_a_task_says_of_itself_stands_in_every_message(app: App, client: An
     task = app.task(
         name="a", time_limit=30, soft_time_limit=20.5, max_deliveries=7, expires=60, priority=9, queue="slow"
     )(lambda: None)
-    for options in ({}, {"headers": {"x": 1}}):
-        task.apply_async(**options)
+    for headers in (None, {"x": 1}):
+        task.apply_async(headers=headers)
         more = client.envelope.more
         assert (more.time_limit, more.soft_time_limit) == (30_000_000, 20_500_000)
         assert (more.max_deliveries, more.expires_in) == (7, 60_000_000)
