@@ -25,6 +25,9 @@ def test_an_interrupted_body_sees_the_limit_and_may_clean_up() -> None:
         except SoftTimeLimitExceeded as error:
             seen.append(type(error).__name__)
             await asyncio.sleep(0)
+            task = asyncio.current_task()
+            assert task is not None
+            assert task.cancelling() == 0, "the loop must not take it for a cancellation"
             return "cleaned up"
         return "not interrupted"
 

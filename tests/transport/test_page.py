@@ -191,6 +191,18 @@ def test_a_settle_fits_to_the_last_byte_of_the_outbox_and_not_one_more(tmp_path:
     assert contents(page).outbox[0].number == 2
 
 
+def test_a_settle_that_would_fit_only_around_the_end_overwrites_nothing(tmp_path: Path) -> None:
+    page = make_page(tmp_path)
+    assert page.put_settle(1, settle(1, 1, result=bytes(1000)))
+    assert page.put_settle(2, settle(2, 2, result=b"2" * 2500))
+    page.drop_settles(1)
+    # It has room in all, but not in one piece behind the second, nor before it.
+    assert not page.put_settle(3, settle(3, 3, result=bytes(1300)))
+    assert page.put_settle(3, settle(3, 3, result=b"3" * 900))
+    read = contents(page)
+    assert [(one.number, one.outcomes[0].result) for one in read.outbox] == [(2, b"2" * 2500), (3, b"3" * 900)]
+
+
 @pytest.mark.parametrize("runners", [1, 64, 65, 1000, RUNNERS_MAX])
 def test_rings_of_many_runners_share_a_bounded_number_of_entries(runners: int) -> None:
     entries = ring_entries(runners)
