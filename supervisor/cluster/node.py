@@ -140,7 +140,8 @@ class Node:
         #: When the folders of dead nodes are looked at again, and when the last word is over; 0: not now.
         self._look_again = 0
         self._until = 0
-        self._refused = False
+        #: Why there is no broker at present, as it was told last.
+        self._detached = ""
 
     def run(self) -> int:
         """Run until the pool is over and the broker knows it."""
@@ -220,11 +221,14 @@ class Node:
                     self._obey(verb)
             case Attached():
                 _log.info("attached to the broker at %s", self._config.broker)
+                self._detached = ""
                 self._pool.tell(BrokerReachable(True))
                 self._look_again = self._clock().boot + LOOK_AGAIN
                 self._report_dead_nodes()
             case Detached(reason, was_attached):
-                level = logging.WARNING if was_attached else logging.INFO
+                # A broker that stays away is told of once, not with each try.
+                level = logging.WARNING if was_attached or reason != self._detached else logging.DEBUG
+                self._detached = reason
                 _log.log(level, "no broker at %s (%s); trying again", self._config.broker, reason)
                 self._pool.tell(BrokerReachable(False))
             case Refused(reason):

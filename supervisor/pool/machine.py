@@ -161,15 +161,6 @@ class PoolMachine:
         """Whether children that end are replaced."""
         return self._mode is _Mode.RUNNING
 
-    @property
-    def over(self) -> bool:
-        """Whether `Exit` was said."""
-        return self._mode is _Mode.OVER
-
-    def members(self) -> list[Member]:
-        """Return all children that have not been buried, in order of their forks. For reading only."""
-        return list(self._roll)
-
     # ---- spawners ----
 
     def _start(self, _: StartPool, now: int) -> None:
