@@ -170,7 +170,7 @@ class Consumer:
         assert held.delivery.position == outcome.position, "an outcome for another delivery than the runner's"
         self._running[runner] = None
         self._stuck = False
-        # `awake` and `Window.body_took` in place: two calls less for each body.
+        # `awake` in place, for each body a call less.
         if boot - self._awake_at > PAUSE_NOTICED:
             self.awake(boot)
         self._awake_at = boot
@@ -265,11 +265,6 @@ class Consumer:
     def outcomes(self) -> int:
         """How many outcomes wait for a Settle."""
         return len(self._outcomes)
-
-    @property
-    def done(self) -> int:
-        """Bodies that came to an end in this child."""
-        return self._done
 
     # --- events ---------------------------------------------------------------------------------------------
 
