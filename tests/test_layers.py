@@ -68,6 +68,8 @@ CORES = (
     "transport/broker",
     "transport/peer",
     "actors/worker/consumer.py",
+    "actors/worker/events.py",
+    "actors/worker/window.py",
     "supervisor/backoff.py",
     "supervisor/events.py",
     "supervisor/intensity.py",
