@@ -122,6 +122,12 @@ def test_precedence_is_call_then_task_then_route_then_default(app: App, client: 
         assert (client.mailbox, client.envelope.priority, client.envelope.content) == expected
 
 
+def test_a_call_that_names_a_routing_key_is_not_led_elsewhere_by_a_route(app: App, client: Any) -> None:
+    app.conf.task_routes = {"a": {"queue": "route", "priority": 3}}
+    app.task(name="a")(lambda: None).apply_async(routing_key="by.key")
+    assert (client.mailbox, client.envelope.priority) == ("by.key", 3)
+
+
 def test_a_function_sees_the_call(app: App, client: Any) -> None:
     seen: list[Any] = []
 

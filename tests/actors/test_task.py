@@ -273,6 +273,19 @@ def test_an_overridden_call_sees_the_workers_request(app: App) -> None:
     assert which() == ("wrapped", None)
 
 
+def test_a_task_that_calls_itself_has_a_request_for_each_call(app: App) -> None:
+    class Base(Task[..., Any]):
+        def __call__(self, *args: Any, **kwargs: Any) -> Any:
+            return super().__call__(*args, **kwargs)
+
+    @app.task(bind=True, base=Base, name="a")
+    def down(self: Task[..., Any], n: int) -> list[Any]:
+        seen = [(self.request.id, self.request.called_directly)]
+        return seen + (self(n - 1) if n else [])
+
+    assert down.apply((2,), task_id="t").get() == [("t", False), (None, True), (None, True)]
+
+
 def test_one_instance_keeps_its_state_between_calls(app: App) -> None:
     @app.task(bind=True, name="a")
     def count(self: Any) -> int:
