@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import threading
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
@@ -72,12 +73,14 @@ class Hosting:
         self._instances_max = instances_max
         #: By registered name, the classes that were met, each with what its messages log and send as.
         self._known: dict[str, tuple[type[Any], Task[..., Any]]] = {}
-        #: By mailbox, the one that was used last at the end.
+        #: By mailbox, the one that was used last at the end. One that handles a message is not in it, so that
+        #: a crash need not take it out, and nobody stops it meanwhile.
         self._instances: dict[str, Any] = {}
+        self._lock = threading.Lock()
 
     @property
     def mailboxes(self) -> list[str]:
-        """The actors that live here, the longest idle first."""
+        """The actors that live here and have nothing to do, the longest idle first."""
         return list(self._instances)
 
     def run(self, held: Held) -> Outcome:
@@ -91,8 +94,6 @@ class Hosting:
             if instance is None:
                 instance = handler.cls()
                 _finish(instance.on_start())
-            self._instances[held.delivery.mailbox] = instance
-            self._evict()
             value = _finish(handler.method(instance, *handler.args, **handler.kwargs))
         except SystemExit:
             raise
@@ -101,6 +102,9 @@ class Hosting:
             return self._crash(held, error)
         finally:
             set_top_frame(None)
+        idle = self._put_back(held, instance)
+        if idle is not None:
+            self._let_go(*idle)
         return self._answer(held, value)
 
     async def run_async(self, held: Held) -> Outcome:
@@ -114,8 +118,6 @@ class Hosting:
             if instance is None:
                 instance = handler.cls()
                 await _finished(instance.on_start())
-            self._instances[held.delivery.mailbox] = instance
-            await self._evict_async()
             value = await _finished(handler.method(instance, *handler.args, **handler.kwargs))
         except SystemExit:
             raise
@@ -124,12 +126,20 @@ class Hosting:
             return self._crash(held, error)
         finally:
             set_top_frame(None)
+        idle = self._put_back(held, instance)
+        if idle is not None:
+            try:
+                await _finished(idle[1].on_stop(self._crowded))
+            except Exception:
+                # It goes anyway, and nobody waits for an answer: the log tells of it.
+                logger.exception("actor %s raised while it stopped", idle[0])
         return self._answer(held, value)
 
     def stop(self, reason: str) -> None:
         """Let every actor go, in order. Outside of any loop."""
         while self._instances:
-            self._let_go(next(iter(self._instances)), reason)
+            mailbox = next(iter(self._instances))
+            self._let_go(mailbox, self._instances.pop(mailbox), reason)
 
     # --- one message ---------------------------------------------------------------------------------------------
 
@@ -184,7 +194,6 @@ class Hosting:
 
     def _crash(self, held: Held, error: BaseException) -> Outcome:
         mailbox, envelope = held.delivery.mailbox, held.delivery.envelope
-        self._instances.pop(mailbox, None)
         if isinstance(error, Terminated):
             return self._executor.outcomes.revoked(held, "terminated")
         logger.error("actor %s crashed in %s[%s]: %r", mailbox, envelope.name, envelope.id, error, exc_info=error)
@@ -196,24 +205,21 @@ class Hosting:
     # --- instances -----------------------------------------------------------------------------------------------
 
     def _take(self, held: Held) -> Any:
-        return self._instances.pop(held.delivery.mailbox, None)
+        with self._lock:
+            return self._instances.pop(held.delivery.mailbox, None)
 
-    def _evict(self) -> None:
-        while len(self._instances) > self._instances_max:
-            self._let_go(next(iter(self._instances)), self._crowded)
+    def _put_back(self, held: Held, instance: Any) -> tuple[str, Any] | None:
+        """Keep an instance; return the mailbox and the instance of one that must make room."""
+        with self._lock:
+            self._instances[held.delivery.mailbox] = instance
+            if len(self._instances) <= self._instances_max:
+                return None
+            idle = next(iter(self._instances))
+            return idle, self._instances.pop(idle)
 
-    async def _evict_async(self) -> None:
-        while len(self._instances) > self._instances_max:
-            mailbox = next(iter(self._instances))
-            try:
-                await _finished(self._instances.pop(mailbox).on_stop(self._crowded))
-            except Exception:
-                # It goes anyway, and nobody waits for an answer: the log tells of it.
-                logger.exception("actor %s raised while it stopped", mailbox)
-
-    def _let_go(self, mailbox: str, reason: str) -> None:
+    def _let_go(self, mailbox: str, instance: Any, reason: str = "") -> None:
         try:
-            _finish(self._instances.pop(mailbox).on_stop(reason))
+            _finish(instance.on_stop(reason or self._crowded))
         except Exception:
             # As above.
             logger.exception("actor %s raised while it stopped", mailbox)
