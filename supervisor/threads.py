@@ -13,6 +13,7 @@ import logging
 import threading
 from typing import Any
 
+from ..transport.errors import GreenroomError
 from .reasons import KILLED, NORMAL, SHUTDOWN, ExitReason, crashed
 from .runner import ChildRun
 
@@ -77,8 +78,10 @@ class ThreadRunner:
         try:
             spec.target(child, *spec.args, **spec.kwargs)
         except BaseException as error:
-            # The supervisor learns of it by the reason; the traceback is for people.
-            _log.exception("child %s failed", child.run.path)
+            # The supervisor learns of it by the reason, and tells. A traceback adds to that only where the text was
+            # not written for people: a broker that finds its data folder taken needs none.
+            level = logging.DEBUG if isinstance(error, GreenroomError) else logging.ERROR
+            _log.log(level, "child %s failed", child.run.path, exc_info=True)
             self._end(child, crashed(f"{type(error).__name__}: {error}"))
         else:
             self._end(child, SHUTDOWN if child.stopping.is_set() else NORMAL)

@@ -8,6 +8,7 @@ import sys
 import click
 
 from ...transport.broker.settings import BrokerSettings
+from ...transport.errors import GreenroomError
 from ...transport.verbs import Durability
 from ..cluster.broker import DEFAULT_ADDRESS, DEFAULT_DATA, BrokerConfig, run_broker
 from .logs import set_up_logging
@@ -97,7 +98,7 @@ def broker(
 
     try:
         code = run_broker(config, on_ready=ready)
-    except OSError as error:
+    except (GreenroomError, OSError) as error:
         click.echo(f"greenroom: the broker could not start: {error}", err=True)
         code = 2
     sys.exit(code)
