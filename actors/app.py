@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar, overload
 
 from ..transport.message import Flag
 from ..transport.peer.contract import Client
@@ -53,6 +53,9 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 R = TypeVar("R")
 A = TypeVar("A", bound=Actor)
+
+#: How long a closing app waits for what it sent in the background.
+CLOSE_SECONDS: Final = 10.0
 
 
 class App(Registering):
@@ -127,10 +130,16 @@ class App(Registering):
         return None if frame is None else frame.task
 
     def close(self) -> None:
-        """End the link to the brokers and forget the app. What was sent in the background is flushed first."""
-        self.sender.flush()
-        self.sender.close()
-        forget_app(self)
+        """End the link to the brokers and forget the app.
+
+        What was sent in the background is flushed first; raises its first refusal, or TimeoutError when it was not
+        confirmed within CLOSE_SECONDS.
+        """
+        try:
+            self.sender.flush(CLOSE_SECONDS)
+        finally:
+            self.sender.close()
+            forget_app(self)
 
     def __enter__(self) -> App:
         return self
