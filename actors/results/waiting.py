@@ -46,9 +46,7 @@ def wait(
             if promise.done():
                 return promise.result(0)
             if deadline is not None and time.monotonic() >= deadline:
-                raise TimeoutError(
-                    f"The operation timed out: {what} has no result after {round(timeout or 0, 3):g} s"
-                ) from None
+                raise _timed_out(what, timeout) from None
         if on_interval is not None:
             on_interval()
 
@@ -77,9 +75,7 @@ async def wait_async(promise: Promise[T], timeout: float | None, *, what: str) -
         await asyncio.wait_for(woken, timeout)
     except builtins.TimeoutError:
         if not promise.done():
-            raise TimeoutError(
-                f"The operation timed out: {what} has no result after {round(timeout or 0, 3):g} s"
-            ) from None
+            raise _timed_out(what, timeout) from None
     return promise.result(0)
 
 
