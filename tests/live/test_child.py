@@ -47,6 +47,7 @@ from .child_app import app
 pytestmark = [pytest.mark.live, pytest.mark.skipif(sys.platform != "linux", reason="/proc, and Linux's clocks")]
 
 PATIENCE_SECONDS = 20.0
+_words: msgspec.msgpack.Decoder[FromChild] = msgspec.msgpack.Decoder(FromChild)
 SECOND = 1_000_000
 T = TypeVar("T")
 
@@ -132,7 +133,7 @@ class Child:
             assert data, f"the child has closed its pipe:\n{self.log.read_text()}"
             self._received += data
         length = self._length()
-        word = msgspec.msgpack.decode(self._received[4 : 4 + length], type=FromChild)
+        word: FromChild = _words.decode(self._received[4 : 4 + length])
         self._received = self._received[4 + length :]
         return word
 
