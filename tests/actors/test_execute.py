@@ -389,7 +389,8 @@ def test_a_redelivered_task_that_succeeded_is_not_run_again_where_that_is_asked_
     def once() -> None:
         ran.append(1)
 
-    bench.app.sender.make_client = lambda app: KnownResults(Known("id1", int(state), b""))  # type: ignore[assignment,return-value]
+    client: Any = KnownResults(Known("id1", int(state), b""))
+    bench.app.sender.make_client = lambda app: client
     outcome = bench.run(once, redelivered=redelivered)
     assert outcome.state == State.SUCCESS
     assert len(ran) == runs
