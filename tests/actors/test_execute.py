@@ -390,7 +390,7 @@ def test_a_redelivered_task_that_succeeded_is_not_run_again_where_that_is_asked_
         ran.append(1)
 
     client: Any = KnownResults(Known("id1", int(state), b""))
-    bench.app.sender.make_client = lambda app: client
+    bench.app.sender.make_client = lambda _: client
     outcome = bench.run(once, redelivered=redelivered)
     assert outcome.state == State.SUCCESS
     assert len(ran) == runs
