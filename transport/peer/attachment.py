@@ -41,10 +41,9 @@ from typing import Final
 import msgspec
 
 from ..clock import Now
-from ..codec import FRAME_BYTES_GOAL, FRAME_BYTES_MAX, BadFrame, Parts
+from ..codec import FRAME_BYTES_MAX, BadFrame, Parts
 from ..errors import FrameTooLarge, LocalProtocolError
 from ..verbs import (
-    ITEMS_MAX,
     PROTOCOL_VERSION,
     Applied,
     Confirm,
@@ -61,6 +60,7 @@ from ..verbs import (
     ToBroker,
     Welcome,
 )
+from .packing import pack_verbs
 
 BACKOFF_FIRST: Final = 100_000
 BACKOFF_MAX: Final = 5_000_000
@@ -295,7 +295,7 @@ class Attachment:
         if not self._waiting:
             return []
         waiting, self._waiting = self._waiting, []
-        return _pack(waiting)
+        return pack_verbs(waiting)
 
     @property
     def unanswered(self) -> int:
@@ -427,7 +427,7 @@ class Attachment:
         self._wake = 0
         effects: list[Effect] = [WakeAt(0)]
         if self._outbox:
-            effects.append(Transmit(self.link, _pack(list(self._outbox.values()))))
+            effects.append(Transmit(self.link, pack_verbs(list(self._outbox.values()))))
         effects.append(Attached(self.link, welcome))
         return effects
 
@@ -467,7 +467,7 @@ class Attachment:
         self._end()
         effects: list[Effect] = []
         if attached:
-            effects.append(Transmit(link, _pack([*waiting, _encoder.encode(Goodbye(leave.reason))])))
+            effects.append(Transmit(link, pack_verbs([*waiting, _encoder.encode(Goodbye(leave.reason))])))
         if had_link:
             effects.append(CloseLink(link, orderly=True))
         return [*effects, WakeAt(0), Ended()]
@@ -497,24 +497,3 @@ class Attachment:
                 frame_bytes_max=FRAME_BYTES_MAX,
             )
         return encoded
-
-
-def _pack(encoded: Sequence[bytes]) -> list[Parts]:
-    """Put encoded verbs, in order, into as few frames as FRAME_BYTES_GOAL and ITEMS_MAX allow."""
-    messages: list[Parts] = []
-    frame: list[bytes] = []
-    size = 0
-    for verb in encoded:
-        if frame and (size + len(verb) > FRAME_BYTES_GOAL or len(frame) == ITEMS_MAX):
-            messages.append([_array_header(len(frame)) + b"".join(frame)])
-            frame, size = [], 0
-        frame.append(verb)
-        size += len(verb)
-    if frame:
-        messages.append([_array_header(len(frame)) + b"".join(frame)])
-    return messages
-
-
-def _array_header(length: int) -> bytes:
-    """The header of a MessagePack array of at most ITEMS_MAX items."""
-    return bytes((0x90 | length,)) if length < 16 else b"\xdc" + length.to_bytes(2, "big")

@@ -41,6 +41,7 @@ from ..errors import (
 )
 from ..message import Envelope
 from ..verbs import ITEMS_MAX, Confirm, Group, Publish, Refusal
+from .packing import array_header
 
 #: What may be unconfirmed before a broker's Welcome says another number (spec D9).
 GRANT_DEFAULT: Final = 8 << 20
@@ -311,7 +312,7 @@ class Publisher:
         parts: Parts = []
         for chunks in filling.groups:
             count = sum([chunk.count for chunk in chunks])
-            items = _array_header(count) + b"".join([chunk.items for chunk in chunks])
+            items = array_header(count) + b"".join([chunk.items for chunk in chunks])
             groups.append(Group(chunks[0].mailbox, count, msgspec.Raw(items), len(chunks[0].parts)))
             parts += chunks[0].parts
         for chunk in filling.chunks:
@@ -484,8 +485,3 @@ def _error_of(confirm: Confirm, mailbox: str) -> GreenroomError:
     if confirm.refusal == Refusal.UNKNOWN_SESSION:
         return UnknownOutcome(detail or "the broker does not know this session: what became of the batch is unknown")
     return RemoteProtocolError(f"the broker refused a batch for mailbox {mailbox!r}: {detail or confirm.refusal}")
-
-
-def _array_header(length: int) -> bytes:
-    """The header of a MessagePack array of at most ITEMS_MAX items."""
-    return bytes((0x90 | length,)) if length < 16 else b"\xdc" + length.to_bytes(2, "big")

@@ -7,6 +7,7 @@ resolved once, and what was checked is what is bound.
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Sequence
 from pathlib import Path
@@ -62,6 +63,9 @@ class Binding:
         self.token = keep_token(data_folder)
         self.addresses: list[Address] = []
         self._published: list[Path] = []
+        #: Kept for the day when the process has no descriptor left.
+        self._spare: int | None = None
+        self.regain_spare()
         self.socket = context.socket(zmq.ROUTER)
         set_common_options(self.socket)
         self.socket.set(zmq.ROUTER_MANDATORY, 1)
@@ -78,11 +82,29 @@ class Binding:
             self.close()
             raise
 
+    def spend_spare(self) -> bool:
+        """Free the spare descriptor, so that one connection can be accepted, and cut; False if it is spent."""
+        if self._spare is None:
+            return False
+        os.close(self._spare)
+        self._spare = None
+        return True
+
+    def regain_spare(self) -> bool:
+        """Hold a spare descriptor again; False if there is none to be had."""
+        if self._spare is None:
+            try:
+                self._spare = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+            except OSError:
+                return False
+        return True
+
     def close(self, linger_milliseconds: int = 0) -> None:
         """Stop listening and take the published tokens back; what was sent may still leave for so long."""
         for path in self._published:
             withdraw_token(path, self.token)
         self._published = []
+        self.spend_spare()
         self.socket.disable_monitor()
         self.monitor.close()
         self.socket.close(linger_milliseconds)

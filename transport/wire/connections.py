@@ -6,11 +6,10 @@ asked for its file descriptor; the monitor says which descriptor was accepted or
 descriptor's number is used again by the next connection, and the monitor runs ahead of the frames, so a
 disconnection alone does not say whose it is:
 
-- every connection that has the descriptor is a *suspect*; - a suspect is probed: a mandatory send to a
-routing id whose pipe has ended fails with EHOSTUNREACH, and by then
+- every connection that has the descriptor is a *suspect*, and so is one that is first heard on it a little later;
+- a suspect is probed: a mandatory send to a routing id whose pipe has ended fails with EHOSTUNREACH, and by then
   all that it had sent is in the socket's queues;
-- a suspect that can still be sent to after VERDICT_PATIENCE is alive if the descriptor is open (it belongs
-to the
+- a suspect that can still be sent to after VERDICT_PATIENCE is alive if the descriptor is open (it belongs to the
   new one, and the suspicion was about the old), else it is given up.
 
 The driver reads its socket until it is empty between the verdict and telling the core, so that frames of
@@ -20,6 +19,7 @@ and so is one that the core closed, CUT_GRACE later: the last words to it shall 
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 from collections import deque
@@ -27,6 +27,8 @@ from collections.abc import Callable
 from typing import Final
 
 VERDICT_PATIENCE: Final = 200_000
+#: How long after its end a connection's first frame may still be found unread.
+UNCLAIMED_PATIENCE: Final = 10_000_000
 HELLO_PATIENCE: Final = 5_000_000
 CUT_GRACE: Final = 200_000
 #: How soon a suspect is probed again.
@@ -58,8 +60,8 @@ class Connections:
         self._by_descriptor: dict[int, list[Connection]] = {}
         #: Descriptors that the monitor says are open -> their inode.
         self._open: dict[int, int] = {}
-        #: Descriptors of which an end was told that no connection has claimed.
-        self._unclaimed: dict[int, None] = {}
+        #: Descriptor -> when ends were told of it that are not yet known to be the end of anybody.
+        self._unclaimed: dict[int, list[int]] = {}
         self._suspects: dict[Connection, int] = {}
         #: (when, descriptor, inode): accepted connections that have not said Hello, in order of time.
         self._silent: deque[tuple[int, int, int]] = deque()
@@ -75,14 +77,18 @@ class Connections:
         self._open[descriptor] = inode
         self._silent.append((now + HELLO_PATIENCE, descriptor, inode))
 
+    def turn_away(self, descriptor: int) -> None:
+        """Cut a connection that was just accepted."""
+        cut(descriptor, self._open[descriptor])
+
     def disconnected(self, descriptor: int, now: int) -> None:
         """A connection on this descriptor is over."""
         self._open.pop(descriptor, None)
-        owners = [owner for owner in self._by_descriptor.get(descriptor, ()) if not owner.over]
-        if not owners:
-            self._unclaimed[descriptor] = None
-        for connection in owners:
-            self._suspects.setdefault(connection, now + VERDICT_PATIENCE)
+        self._has_unclaimed_end(descriptor, now)
+        self._unclaimed.setdefault(descriptor, []).append(now)
+        for connection in self._by_descriptor.get(descriptor, ()):
+            if not connection.over:
+                self._suspects[connection] = now + VERDICT_PATIENCE
 
     # --- what frames and the core tell ---------------------------------------------------------------------------
 
@@ -102,8 +108,7 @@ class Connections:
             self.by_number[number] = connection
         else:
             self._condemned.append((now + CUT_GRACE, descriptor, connection.inode))
-        if descriptor in self._unclaimed or descriptor not in self._open:
-            self._unclaimed.pop(descriptor, None)
+        if self._has_unclaimed_end(descriptor, now) or descriptor not in self._open:
             self._suspects[connection] = now + VERDICT_PATIENCE
         return connection
 
@@ -135,6 +140,7 @@ class Connections:
             del self._suspects[connection]
             connection.over = True
             over.append(connection)
+            self._claim_end(connection.descriptor)
         return over
 
     def forget(self, connection: Connection) -> int:
@@ -164,6 +170,26 @@ class Connections:
             times.append(now + PROBE_INTERVAL)
         return min(times, default=0)
 
+    def _has_unclaimed_end(self, descriptor: int, now: int) -> bool:
+        """Forget old ends; tell whether a late one may be that of a connection that is heard only now."""
+        ends = self._unclaimed.get(descriptor)
+        if ends is None:
+            return False
+        # Older ones are of connections that never said a word.
+        ends = [at for at in ends if now - at < UNCLAIMED_PATIENCE]
+        if ends:
+            self._unclaimed[descriptor] = ends
+            return True
+        del self._unclaimed[descriptor]
+        return False
+
+    def _claim_end(self, descriptor: int) -> None:
+        ends = self._unclaimed.get(descriptor)
+        if ends is not None:
+            ends.pop(0)
+            if not ends:
+                del self._unclaimed[descriptor]
+
     def _is_claimed(self, descriptor: int, inode: int) -> bool:
         return any(connection.inode == inode for connection in self._by_descriptor.get(descriptor, ()))
 
@@ -179,20 +205,30 @@ def inode_of(descriptor: int) -> int:
 def cut(descriptor: int, inode: int) -> bool:
     """Shut a connection down under libzmq, which then sees it end; False if it is gone.
 
-    The descriptor is libzmq's to close. What is shut is a duplicate that was checked to be the same socket,
-    so a number that was used again meanwhile harms nobody.
+    The descriptor is libzmq's to close. What is shut is a duplicate that was checked to be the same socket, so that
+    a number that was used again meanwhile harms nobody; only where the process has no descriptor left for that is
+    the number itself trusted for the moment between two calls.
     """
     try:
         copy = os.dup(descriptor)
+    except OSError as error:
+        return error.errno == errno.EMFILE and inode_of(descriptor) == inode and _shut(descriptor)
+    try:
+        return inode != 0 and inode_of(copy) == inode and _shut(copy)
+    finally:
+        os.close(copy)
+
+
+def _shut(descriptor: int) -> bool:
+    """Shut down the socket, and leave the descriptor as it is."""
+    try:
+        opened = socket.socket(fileno=descriptor)
     except OSError:
         return False
     try:
-        if not inode or os.fstat(copy).st_ino != inode:
-            return False
-        with socket.socket(fileno=os.dup(copy)) as opened:
-            opened.shutdown(socket.SHUT_RDWR)
+        opened.shutdown(socket.SHUT_RDWR)
     except OSError:
         return False
     finally:
-        os.close(copy)
+        opened.detach()
     return True

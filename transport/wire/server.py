@@ -16,6 +16,7 @@ buffer is full comes back to the core as LinkBlocked.
 from __future__ import annotations
 
 import logging
+import os
 import select
 import struct
 import threading
@@ -68,6 +69,8 @@ BYTES_MAX: Final = 8 << 20
 DRAIN_PATIENCE: Final = 200_000
 #: How often a full store is asked whether it has room again.
 ROOM_INTERVAL: Final = 1_000_000
+#: How often it is said that connections cannot be accepted.
+COMPLAINT_INTERVAL: Final = 60_000_000
 #: What was said last may take this long to leave when the broker stops.
 FAREWELL_MILLISECONDS: Final = 500
 
@@ -127,6 +130,9 @@ class BrokerServer:
         self._wake = 0
         self._last_serial = 0
         self._room_at = 0
+        #: The spare descriptor was freed: whoever is accepted with it is cut.
+        self._turning_away = False
+        self._complain_at = 0
         #: Connections that are over, until everything of them was read; and until when that may take.
         self._over: list[Connection] = []
         self._over_until = 0
@@ -185,6 +191,7 @@ class BrokerServer:
     # --- the loop ------------------------------------------------------------------------------------------------
 
     def _serve(self, binding: Binding, recovered: Recovered) -> int:
+        self._binding = binding
         self._socket = binding.socket
         self._monitor = binding.monitor
         self._token = binding.token
@@ -247,6 +254,8 @@ class BrokerServer:
             self._keeper.ask_for_room()
         self._send_all()
         connections.cut_overdue(now.boot)
+        if self._turning_away and self._binding.regain_spare():
+            self._turning_away = False
 
     def _tell(self, event: Event, now: Now) -> None:
         if self._stopped is None:
@@ -320,10 +329,26 @@ class BrokerServer:
             event, value = struct.unpack("=hi", receive_rest(self._monitor)[0])
             if event == zmq.EVENT_ACCEPTED:
                 self._connections.accepted(value, now)
+                if self._turning_away:
+                    self._connections.turn_away(value)
             elif event == zmq.EVENT_DISCONNECTED:
                 self._connections.disconnected(value, now)
             else:
-                _logger.warning("a connection could not be accepted: error %d", value)
+                self._turn_away(value, now)
+
+    def _turn_away(self, error: int, now: int) -> None:
+        """No descriptor is left for a peer that waits to be accepted. libzmq would try for ever and take a core for
+        it; so the spare descriptor is freed for the peer, who is then cut and comes back later.
+        """
+        if self._binding.spend_spare():
+            self._turning_away = True
+        if now >= self._complain_at:
+            self._complain_at = now + COMPLAINT_INTERVAL
+            _logger.warning(
+                "a connection could not be accepted: %s; peers are turned away (is the limit of open files, "
+                "`ulimit -n`, too low for their number?)",
+                os.strerror(error),
+            )
 
     # --- the store -----------------------------------------------------------------------------------------------
 

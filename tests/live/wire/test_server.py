@@ -426,6 +426,73 @@ print("stopped")
 """
 
 
+def test_too_many_connections_for_the_process_leave_those_that_are_there_and_burn_no_cpu(tmp_path: Path) -> None:
+    finished = subprocess.run(
+        [sys.executable, "-c", _FEW_DESCRIPTORS], env=os.environ, capture_output=True, text=True, timeout=60
+    )
+    assert (finished.returncode, finished.stdout) == (0, "served\n"), finished.stderr
+    assert finished.stderr.count("could not be accepted") == 1
+
+
+_FEW_DESCRIPTORS = """
+import os, resource, socket, threading, time
+import zmq
+from greenroom.transport import codec
+from greenroom.transport.broker.settings import BrokerSettings
+from greenroom.transport.store.memory import MemoryStore
+from greenroom.transport.verbs import Hello, Ping
+from greenroom.transport.wire.link import Link
+from greenroom.transport.wire.server import BrokerServer
+
+server = BrokerServer(["tcp://127.0.0.1:0"], MemoryStore(), BrokerSettings(), "b")
+thread = threading.Thread(target=server.run, daemon=True)
+thread.start()
+server.wait_until_bound(10)
+host, _, port = server.address.removeprefix("tcp://").rpartition(":")
+
+def attach():
+    link = Link(server.address, zmq.Context.instance())
+    link.send(codec.encode([Hello(1, 1, "n", str(time.monotonic_ns()), 1, 1, token=link.token)]))
+    return link
+
+def ping(link):
+    link.send(codec.encode([Ping(1)]))
+    until = time.monotonic() + 10
+    while "Pong" not in str([codec.decode_from_broker(message) for message in link.receive()]):
+        assert time.monotonic() < until and not link.closed
+        link.poll(100)
+
+good = attach()
+ping(good)
+crowd = [socket.socket() for _ in range(40)]
+used = len(os.listdir("/proc/self/fd"))
+resource.setrlimit(resource.RLIMIT_NOFILE, (used + 10, used + 10))
+for raw in crowd:
+    raw.setblocking(False)
+    raw.connect_ex((host, int(port)))
+time.sleep(0.5)
+before = time.process_time()
+time.sleep(2.0)
+busy = (time.process_time() - before) / 2.0
+assert busy < 0.2, busy
+ping(good)
+for raw in crowd:
+    raw.close()
+until = time.monotonic() + 10
+while True:
+    time.sleep(0.2)
+    try:
+        another = attach()
+        ping(another)
+        break
+    except Exception:
+        assert time.monotonic() < until
+server.stop()
+thread.join()
+print("served")
+"""
+
+
 # --- the store ---------------------------------------------------------------------------------------------------
 
 

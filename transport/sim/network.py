@@ -1,0 +1,287 @@
+"""A network in memory, on virtual time: the links of transport.wire without sockets, threads or chance.
+
+It carries the same encoded messages in the same way, and `tests/contract/test_network.py` holds both to it:
+
+- a message arrives whole or not at all, on each link in the order of sending;
+- a broker's end numbers its links, never twice, and hears what a peer sent before it hears that its link is over;
+- a peer's end learns that its link is over from `closed`, and may lose what had arrived and was not received;
+- a link that is over takes no more messages; a connection to nobody is over soon.
+
+Faults are the test's to make: `cut` a link, with or without what is underway; `freeze` it, so that nothing arrives and
+nobody knows until the heartbeats say so; `delay` it. Without faults everything arrives after `latency`, first in
+first out. Nothing here iterates a set or draws a number: the same calls give the same world.
+
+Limits: as on the wire, HIGH_WATER_MARK messages underway a direction, then `send` answers False; a part over
+MESSAGE_BYTES_MAX costs the link; a frozen link is over after HEARTBEAT_TIMEOUT.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Final
+
+from ..codec import BODY_BYTES_MAX, Parts
+from .clock import Agenda, VirtualClock
+
+HIGH_WATER_MARK: Final = 10_000
+MESSAGE_BYTES_MAX: Final = BODY_BYTES_MAX + (64 << 10)
+HEARTBEAT_TIMEOUT: Final = 6_000_000
+#: One way, in microseconds.
+LATENCY_DEFAULT: Final = 100
+
+
+class _Direction:
+    """One way of a connection: what is underway, and what has arrived."""
+
+    __slots__ = ("arrived", "closed", "last_arrival", "underway")
+
+    def __init__(self) -> None:
+        self.underway: deque[Parts] = deque()
+        self.arrived: deque[Parts] = deque()
+        self.last_arrival = 0
+        #: The receiving end knows that nothing more comes.
+        self.closed = False
+
+
+class _Wire:
+    """One connection, between a peer's end and a broker's (None: nobody listened)."""
+
+    __slots__ = ("broker", "delay", "frozen", "number", "over", "to_broker", "to_peer")
+
+    def __init__(self, number: int, broker: SimBrokerEnd | None) -> None:
+        self.number = number
+        self.broker = broker
+        self.to_broker = _Direction()
+        self.to_peer = _Direction()
+        self.delay = 0
+        #: Since when nothing arrives; 0: it does.
+        self.frozen = 0
+        #: Neither end can send any more.
+        self.over = False
+
+
+class SimLink:
+    """A peer's end: the interface of `transport.wire.link.Link`, as far as it is about messages."""
+
+    def __init__(self, network: SimNetwork, wire: _Wire, address: str) -> None:
+        self.address = address
+        self.token = b""
+        self.wire = wire
+        self._network = network
+
+    @property
+    def closed(self) -> bool:
+        """Whether this end knows that the connection is over."""
+        return self.wire.to_peer.closed
+
+    def send(self, parts: Sequence[bytes]) -> bool:
+        """Send one message; False when there is no room for it or no connection."""
+        return self._network.carry(self.wire, self.wire.to_broker, parts)
+
+    def receive(self) -> list[Parts]:
+        """Return the messages that have arrived."""
+        if self.closed:
+            return []
+        messages = list(self.wire.to_peer.arrived)
+        self.wire.to_peer.arrived.clear()
+        return messages
+
+    def close(self, linger_milliseconds: int = 0) -> None:
+        """End the connection. What was sent arrives, and then the broker's end hears of the end."""
+        self._network.hang_up(self.wire)
+
+
+class SimBrokerEnd:
+    """A listening end."""
+
+    def __init__(self, network: SimNetwork) -> None:
+        self._network = network
+        self._received: list[tuple[int, Parts]] = []
+        self._closed: list[int] = []
+        #: By number, in the order of connecting.
+        self._wires: dict[int, _Wire] = {}
+
+    @property
+    def links(self) -> list[int]:
+        """The numbers of the links that are not over."""
+        return list(self._wires)
+
+    def receive(self) -> list[tuple[int, Parts]]:
+        """Return what has arrived, each with its link, in order of arrival."""
+        received, self._received = self._received, []
+        return received
+
+    def take_closed(self) -> list[int]:
+        """Return the links that are over since the last call; what came on them must have been received before."""
+        if self._received:
+            return []
+        closed, self._closed = self._closed, []
+        return closed
+
+    def send(self, link: int, parts: Sequence[bytes]) -> bool:
+        """Send one message; False when the link's buffer is full. To a link that is over it is dropped."""
+        wire = self._wires.get(link)
+        return wire is None or wire.over or self._network.carry(wire, wire.to_peer, parts)
+
+    def close(self, link: int) -> None:
+        """Cut a connection after what was sent on it. It is not heard any more, and not told as closed."""
+        wire = self._wires.pop(link, None)
+        if wire is not None:
+            self._received = [(number, parts) for number, parts in self._received if number != link]
+            self._network.hang_up(wire)
+
+    # --- for the network -----------------------------------------------------------------------------------------
+
+    def plug(self, wire: _Wire) -> None:
+        """A peer has connected."""
+        self._wires[wire.number] = wire
+
+    def arrive(self, number: int, parts: Parts) -> None:
+        """A message came; on a link that was closed here it is not heard."""
+        if number in self._wires:
+            self._received.append((number, parts))
+
+    def unplug(self, number: int) -> None:
+        """A link is over."""
+        if self._wires.pop(number, None) is not None:
+            self._closed.append(number)
+
+
+class SimNetwork:
+    """Broker ends by address, and links to them."""
+
+    def __init__(self, clock: VirtualClock, latency: int = LATENCY_DEFAULT) -> None:
+        self._clock = clock
+        self._latency = latency
+        self._agenda: Agenda[Callable[[], None]] = Agenda()
+        self._ends: dict[str, SimBrokerEnd] = {}
+        self._numbers = 0
+
+    # --- ends ----------------------------------------------------------------------------------------------------
+
+    def listen(self, address: str) -> SimBrokerEnd:
+        """Return a broker's end at this address, in the place of whoever listened there."""
+        self.unlisten(address)
+        end = self._ends[address] = SimBrokerEnd(self)
+        return end
+
+    def unlisten(self, address: str) -> None:
+        """The broker at this address is gone: its links are over."""
+        end = self._ends.pop(address, None)
+        if end is not None:
+            for number in end.links:
+                end.close(number)
+
+    def connect(self, address: str) -> SimLink:
+        """Return a link to whoever listens at this address; to nobody, one that is over soon."""
+        self._numbers += 1
+        end = self._ends.get(address)
+        wire = _Wire(self._numbers, end)
+        if end is None:
+            self.hang_up(wire)
+        else:
+            end.plug(wire)
+        return SimLink(self, wire, address)
+
+    # --- time ----------------------------------------------------------------------------------------------------
+
+    @property
+    def next_at(self) -> int:
+        """The boot time at which something happens here by itself; 0: nothing will."""
+        return self._agenda.next_at
+
+    def step(self) -> bool:
+        """Let happen what is due now; tell whether anything was."""
+        happened = False
+        while due := self._agenda.take_due(self._clock().boot):
+            happened = True
+            for happen in due:
+                happen()
+        return happened
+
+    # --- faults --------------------------------------------------------------------------------------------------
+
+    def cut(self, link: SimLink, *, lose_underway: bool = True) -> None:
+        """The connection breaks. Both ends hear of it after the latency; what is underway is lost, or arrives."""
+        self._break(link.wire, lose_underway=lose_underway)
+
+    def freeze(self, link: SimLink) -> None:
+        """Let nothing arrive and nobody know. After HEARTBEAT_TIMEOUT both ends give the link up."""
+        wire = link.wire
+        if not wire.frozen and not wire.over:
+            wire.frozen = self._clock().boot
+            self._agenda.enter(wire.frozen + HEARTBEAT_TIMEOUT, partial(self._give_up, wire, wire.frozen))
+
+    def thaw(self, link: SimLink) -> None:
+        """Let what was held up by `freeze` arrive now, if the link was not given up."""
+        wire = link.wire
+        if wire.frozen and not wire.over:
+            wire.frozen = 0
+            for direction in (wire.to_broker, wire.to_peer):
+                for _ in range(len(direction.underway)):
+                    self._schedule(wire, direction)
+
+    def delay(self, link: SimLink, microseconds: int) -> None:
+        """Let what is sent from now on take so much longer."""
+        link.wire.delay = microseconds
+
+    # --- carrying ------------------------------------------------------------------------------------------------
+
+    def carry(self, wire: _Wire, direction: _Direction, parts: Sequence[bytes]) -> bool:
+        """Take a message for one direction; False if there is no room or the connection is over."""
+        if wire.over or len(direction.underway) >= HIGH_WATER_MARK:
+            return False
+        if any(len(part) > MESSAGE_BYTES_MAX for part in parts):
+            self._break(wire, lose_underway=True)
+            return True
+        direction.underway.append(list(parts))
+        if not wire.frozen:
+            self._schedule(wire, direction)
+        return True
+
+    def hang_up(self, wire: _Wire) -> None:
+        """End a connection: each end hears of it after what is underway. Of a frozen one nobody hears yet."""
+        if wire.over:
+            return
+        wire.over = True
+        if not wire.frozen:
+            for direction in (wire.to_broker, wire.to_peer):
+                self._agenda.enter(self._arrival(wire, direction), partial(self._close, wire, direction))
+
+    def _break(self, wire: _Wire, *, lose_underway: bool) -> None:
+        if lose_underway:
+            wire.to_broker.underway.clear()
+            wire.to_peer.underway.clear()
+        self.hang_up(wire)
+
+    def _schedule(self, wire: _Wire, direction: _Direction) -> None:
+        self._agenda.enter(self._arrival(wire, direction), partial(self._arrive, wire, direction))
+
+    def _arrival(self, wire: _Wire, direction: _Direction) -> int:
+        """When what is sent now arrives: never before what was sent earlier."""
+        arrival = max(direction.last_arrival, self._clock().boot + self._latency + wire.delay)
+        direction.last_arrival = arrival
+        return arrival
+
+    def _arrive(self, wire: _Wire, direction: _Direction) -> None:
+        if wire.frozen or direction.closed or not direction.underway:
+            return
+        parts = direction.underway.popleft()
+        if direction is wire.to_peer:
+            direction.arrived.append(parts)
+        elif wire.broker is not None:
+            wire.broker.arrive(wire.number, parts)
+
+    def _give_up(self, wire: _Wire, since: int) -> None:
+        if wire.frozen == since:
+            wire.over = True
+            for direction in (wire.to_broker, wire.to_peer):
+                direction.underway.clear()
+                self._close(wire, direction)
+
+    def _close(self, wire: _Wire, direction: _Direction) -> None:
+        direction.closed = True
+        if direction is wire.to_broker and wire.broker is not None:
+            wire.broker.unplug(wire.number)
