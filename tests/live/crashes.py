@@ -6,6 +6,7 @@ in one write, so that what is counted there survives whatever becomes of the pro
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import json
 import os
@@ -214,6 +215,30 @@ def give_back(self: Task[..., Any], run: str, times: int) -> int:
     if len(lines_of(run)) <= times:
         raise Reject("again", requeue=True)
     return len(lines_of(run))
+
+
+@app.task(name="one of many", bind=True, acks_late=True, reject_on_worker_lost=True)
+def one_of_many(self: Task[..., Any], run: str, number: int, poison: bool = False, seconds: float = 0.0) -> int:
+    """Write down that this runs; work for a while; end the process if this is the poison."""
+    write_down(run, self, number=number)
+    until = time.perf_counter() + seconds
+    while time.perf_counter() < until:
+        pass
+    if poison:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number
+
+
+@app.task(name="one of many coroutines", bind=True, acks_late=True, reject_on_worker_lost=True)
+async def one_of_many_coroutines(
+    self: Task[..., Any], run: str, number: int, poison: bool = False, seconds: float = 0.0
+) -> int:
+    """The same as a coroutine."""
+    write_down(run, self, number=number)
+    await asyncio.sleep(seconds)
+    if poison:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number
 
 
 @app.task(name="grow")
