@@ -392,6 +392,18 @@ def test_numbers_are_marked_in_steps_so_that_few_commits_are_synced_for_it(
     store.close()
 
 
+def test_a_commit_that_comes_to_nothing_does_not_touch_the_disk(tmp_path: Path, failing_disk: FailingDisk) -> None:
+    store = SqliteStore(tmp_path, connect=connect_apsw(failing_disk.name), ballast_bytes=0)
+    base = store.open().next_position
+    failing_disk.call = "write"
+    store.commit([], FULL)
+    store.commit([append(base), Lease(1 << 15, "child", [base]), Drop([base]), Unlease([1 << 15])], FULL)
+    assert failing_disk.calls == 0
+    store.commit([append(base + 1)], FULL)
+    assert failing_disk.calls > 0
+    store.close()
+
+
 # ---- kill -9 ----
 
 WRITER = """

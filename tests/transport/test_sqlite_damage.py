@@ -118,6 +118,25 @@ def test_a_flipped_byte_in_a_body_is_told_with_its_row_and_mailbox(tmp_path: Pat
     store.close()
 
 
+def test_a_row_that_an_index_hides_is_missed_at_open(tmp_path: Path) -> None:
+    # No read would meet it: the index simply has no such row in that mailbox any more.
+    store, _ = filled(tmp_path)
+    store.close()
+    database = tmp_path / "store.db"
+    whole = bytearray(database.read_bytes())
+    index_leaf = 10
+    for page in range(0, len(whole), 4096):
+        at = whole.find(b"work", page, page + 4096)
+        if whole[page] == index_leaf and at > 0:
+            whole[at : at + 4] = b"walk"
+            break
+    else:
+        raise AssertionError("no index has the mailbox")
+    database.write_bytes(whole)
+    with pytest.raises(StoreCorrupt, match=r"the store is damaged: .*index ready"):
+        SqliteStore(tmp_path, connect=connect_apsw(), ballast_bytes=0).open()
+
+
 def test_a_text_that_is_no_text_any_more_is_told(tmp_path: Path) -> None:
     store, bases = filled(tmp_path)
     store.close()

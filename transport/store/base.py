@@ -43,10 +43,9 @@ class Store(Protocol):
         ...
 
     def read_ready(self, mailbox: str, priority: int, after: int, messages_max: int) -> list[Row]:
-        """Return rows without a due time, base above `after`, in order, until they hold `messages_max`
-        messages.
+        """Return rows without a due time above base `after`, in order, until they hold `messages_max`.
 
-        The last of them may hold more than was asked for, so that there is at least one row if there is any.
+        Counted in messages; the last row may hold more than was asked for, so that there is at least one row if there is any.
         Messages that are gone do not count. Rows whose messages are all gone do not exist.
         """
         ...
@@ -86,8 +85,7 @@ class Store(Protocol):
         ...
 
     def has_room(self) -> bool:
-        """Tell whether publishes may be accepted (spec D29): False from a StoreFull until the ballast is
-        back.
+        """Tell whether publishes may be accepted: not from a StoreFull until the ballast is back (spec D29).
 
         It tries to lay the ballast down again, so ask once a second or so. Ask once after `open`, too: a
         store may be opened on a disk that is full.

@@ -45,10 +45,12 @@ TABLES = (
     "CREATE INDEX uniques_until ON uniques (until)",
     "CREATE TABLE leases (lease INTEGER PRIMARY KEY, session TEXT, positions BLOB, seal INTEGER)",
     "CREATE TABLE pasts (position INTEGER PRIMARY KEY, blob BLOB, seal INTEGER)",
-    """CREATE TABLE sessions ( session TEXT PRIMARY KEY, number INTEGER, outcomes BLOB, seen_at INTEGER, seal
-    INTEGER) WITHOUT ROWID""",
-    """CREATE TABLE results ( id TEXT PRIMARY KEY, state INTEGER, blob BLOB,
-    expires_at INTEGER, seal INTEGER) WITHOUT ROWID""",
+    """CREATE TABLE sessions (
+        session TEXT PRIMARY KEY, number INTEGER, outcomes BLOB, seen_at INTEGER, seal INTEGER
+    ) WITHOUT ROWID""",
+    """CREATE TABLE results (
+        id TEXT PRIMARY KEY, state INTEGER, blob BLOB, expires_at INTEGER, seal INTEGER
+    ) WITHOUT ROWID""",
     "CREATE INDEX results_expiry ON results (expires_at) WHERE expires_at > 0",
     """CREATE TABLE dead (
         position INTEGER PRIMARY KEY, id TEXT, mailbox TEXT, name TEXT, reason TEXT, died_at INTEGER,
@@ -63,8 +65,7 @@ TABLES = (
 
 
 def prepare(connection: Connection) -> bool:
-    """Set the connection up and check what is there; return whether the database is new and has no tables
-    yet.
+    """Set the connection up and check what is there; return whether it is new and has no tables yet.
 
     Raises StoreCorrupt, StoreError for another version, StoreFailed, or SqlError.
     """
