@@ -45,8 +45,8 @@ class Store(Protocol):
     def read_ready(self, mailbox: str, priority: int, after: int, messages_max: int) -> list[Row]:
         """Return rows without a due time above base `after`, in order, until they hold `messages_max`.
 
-        Counted in messages; the last row may hold more than was asked for, so that there is at least one row if there is any.
-        Messages that are gone do not count. Rows whose messages are all gone do not exist.
+        Counted in messages; the last row may hold more than was asked for, so that there is at least one row
+        if there is any. Messages that are gone do not count. Rows whose messages are all gone do not exist.
         """
         ...
 
