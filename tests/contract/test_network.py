@@ -369,6 +369,18 @@ def test_a_link_that_thaws_in_time_lost_nothing() -> None:
     assert network.closed() == []
 
 
+def test_the_end_of_a_link_does_not_overtake_what_was_sent_on_it() -> None:
+    network = SimulatedNetwork()
+    peer = network.connect()
+    link = link_of(network, peer, 1)
+    network.network.delay(peer, 1_000_000)
+    peer.send(ping(2))
+    network.network.delay(peer, 0)
+    peer.close()
+    network.until(lambda: link in network.closed())
+    assert network.heard_before(link) == 2
+
+
 def test_a_cut_loses_what_is_underway_if_it_shall() -> None:
     for lose, expected in ((True, [1]), (False, [1, 2])):
         network = SimulatedNetwork()

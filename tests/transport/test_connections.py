@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
@@ -12,6 +13,7 @@ from greenroom.transport.wire.connections import (
     CUT_GRACE,
     HELLO_PATIENCE,
     VERDICT_PATIENCE,
+    Connection,
     Connections,
     cut,
     inode_of,
@@ -68,6 +70,17 @@ def test_a_connection_that_ended_before_its_hello_was_read_is_over_all_the_same(
     assert ended(connections, {b"\0brief"}, 1 + VERDICT_PATIENCE) == []
     connections.disconnected(1000, 2)
     assert ended(connections, {b"\0present"}, 3) == [present.number]
+
+
+def test_an_end_that_was_found_to_be_somebodys_makes_nobody_else_a_suspect() -> None:
+    connections = Connections()
+    connections.accepted(1000, 0)
+    one = connections.greeted(b"\0a", 1000, 0, welcome=True)
+    connections.disconnected(1000, 1)
+    assert ended(connections, {b"\0a"}, 2) == [one.number]
+    connections.accepted(1000, 3)
+    connections.greeted(b"\0b", 1000, 3, welcome=True)
+    assert connections.judge(lambda _: pytest.fail("it was probed"), 4) == []
 
 
 def test_a_connection_that_the_core_closed_is_not_reported() -> None:
@@ -129,6 +142,8 @@ class ReusedDescriptors(RuleBasedStateMachine):
         self.gone: set[bytes] = set()
         self.ended_pipes: set[bytes] = set()
         self.over: list[int] = []
+        #: Judged and not read to the end yet.
+        self.unforgotten: list[Connection] = []
 
     @rule(descriptor=st.integers(1000, 1002))
     def a_peer_comes(self, descriptor: int) -> None:
@@ -163,7 +178,12 @@ class ReusedDescriptors(RuleBasedStateMachine):
         if passing == VERDICT_PATIENCE:
             self.ended_pipes.update(self.gone)  # libzmq takes microseconds, never that long
         self.now += passing
-        self.over += ended(self.connections, self.ended_pipes, self.now)
+        self.unforgotten += self.connections.judge(lambda routing_id: routing_id not in self.ended_pipes, self.now)
+
+    @rule()
+    def everything_is_read(self) -> None:
+        over, self.unforgotten = self.unforgotten, []
+        self.over += [self.connections.forget(connection) for connection in over]
 
     @invariant()
     def nobody_is_ended_twice_or_while_he_is_there(self) -> None:
@@ -176,6 +196,7 @@ class ReusedDescriptors(RuleBasedStateMachine):
             self.a_hello_is_read(False)
         for _ in range(3):
             self.time_passes(VERDICT_PATIENCE)
+            self.everything_is_read()
         expected = {number for routing_id, number in self.numbers.items() if routing_id in self.gone}
         assert set(self.over) == expected
 

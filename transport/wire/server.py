@@ -74,6 +74,9 @@ COMPLAINT_INTERVAL: Final = 60_000_000
 #: What was said last may take this long to leave when the broker stops.
 FAREWELL_MILLISECONDS: Final = 500
 
+#: Notices of the core that nobody needs to act on; all others are warnings.
+GOOD_NEWS: Final = frozenset({"room_regained", "sessions_forgotten"})
+
 #: A frame of no verbs: what a connection is probed with.
 _PROBE: Final = encode([])[0]
 #: How libzmq tells the peer of a Unix socket: with its user, group and process. Others are numeric addresses.
@@ -392,7 +395,8 @@ class BrokerServer:
                 self._connections.close(effect.link, self._clock().boot)
                 _logger.info("link %d closed: %s", effect.link, effect.reason)
             elif isinstance(effect, Notice):
-                _logger.info("%s %s", effect.kind, effect.fields)
+                level = logging.INFO if effect.kind in GOOD_NEWS else logging.WARNING
+                _logger.log(level, "%s %s", effect.kind, effect.fields)
             elif isinstance(effect, ReadPages):
                 self._find_pages(effect)
             elif isinstance(effect, Stop):

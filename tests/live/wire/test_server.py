@@ -40,6 +40,7 @@ from greenroom.transport.wire.link import (
     HEARTBEAT_MILLISECONDS,
     HEARTBEAT_TIMEOUT_MILLISECONDS,
     HIGH_WATER_MARK,
+    MESSAGE_BYTES_MAX,
     Link,
 )
 
@@ -352,6 +353,23 @@ def test_random_frames_over_zmtp_change_nothing(broker: RunningBroker, core: Rec
         stranger.link.close()
     good.ping()
     assert list(core.links()) == ["good"]
+
+
+def test_a_part_at_the_limit_passes_and_one_byte_more_costs_the_link(
+    broker: RunningBroker, core: RecordingCore, connect: Connect
+) -> None:
+    good, peer = greet(connect, broker, "good"), greet(connect, broker, "big")
+    peer.link.send([b"\x90", bytes(MESSAGE_BYTES_MAX)])
+    peer.ping()
+    assert any(
+        sum(map(len, frame.parts)) == MESSAGE_BYTES_MAX
+        for event in core.events
+        if isinstance(event, Received)
+        for frame in event.frames
+    )
+    peer.link.send([b"\x90", bytes(MESSAGE_BYTES_MAX + 1)])
+    peer.wait_until_closed()
+    good.ping()
 
 
 def test_bad_frames_of_a_known_peer_are_the_cores_business(
