@@ -169,7 +169,8 @@ class Consumer:
         assert held is not None, "a runner that ran nothing has an outcome"
         assert held.delivery.position == outcome.position, "an outcome for another delivery than the runner's"
         self._running[runner] = None
-        self._stuck = False
+        if self._stuck:
+            self._stuck = self.window.stuck = False
         # `awake` in place, for each body a call less.
         if boot - self._awake_at > PAUSE_NOTICED:
             self.awake(boot)

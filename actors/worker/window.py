@@ -23,7 +23,7 @@ BODY_WEIGHT = 1 / 16
 class Window:
     """Measures, and says what to tell. `told` is what the broker knows."""
 
-    __slots__ = ("_commit", "_max", "_sent", "_slots", "body", "told")
+    __slots__ = ("_commit", "_max", "_sent", "_slots", "body", "stuck", "told")
 
     def __init__(self, slots: int, window_max: int = WINDOW_MAX) -> None:
         self.told = slots
@@ -32,14 +32,18 @@ class Window:
         #: What bodies take, in microseconds, on the average; before the first as much as a long one. The consumer
         #: writes it: the first body counts whole, the others BODY_WEIGHT.
         self.body = float(LONG_BODY)
+        #: Every runner has a body that has run for LONG_BODY and goes on: nothing is held beyond the slots. The
+        #: consumer clears it when one of them ends. The average learns of that body then, as of any other: one
+        #: that was long because the machine was busy does not close the window for many that are short.
+        self.stuck = False
         #: The same of the way to the disk and back; below 0: nothing was measured.
         self._commit = -1.0
         #: (number, boot time) of each Settle that was not answered.
         self._sent: deque[tuple[int, int]] = deque()
 
     def body_is_long(self) -> None:
-        """A body has run for LONG_BODY and goes on: hold nothing beyond the slots until bodies are short."""
-        self.body = max(self.body, float(2 * LONG_BODY))
+        """Every runner's body has run for LONG_BODY and goes on: hold nothing beyond the slots until one ends."""
+        self.stuck = True
         self.told = self._slots
 
     def settle_sent(self, number: int, boot: int) -> None:
@@ -56,7 +60,7 @@ class Window:
 
     def wanted(self) -> int:
         """What the window should be by what was measured."""
-        if self.body >= LONG_BODY or self._commit < 0:
+        if self.stuck or self.body >= LONG_BODY or self._commit < 0:
             return self._slots
         window = int(self._slots * (AHEAD + self._commit) / max(self.body, 1.0))
         return max(self._slots, min(window, self._max))
