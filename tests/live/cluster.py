@@ -66,17 +66,23 @@ def wait_for(
 
 
 class Process:
-    """One process of the command line."""
+    """One process of the command line, or of another module that is run as a program."""
 
     def __init__(
-        self, cluster: Cluster, name: str, arguments: list[str], environment: dict[str, str] | None = None
+        self,
+        cluster: Cluster,
+        name: str,
+        arguments: list[str],
+        environment: dict[str, str] | None = None,
+        *,
+        module: str = "greenroom",
     ) -> None:
         self.name = name
         self.log = cluster.folder / f"{name}.log"
         self._out = cluster.folder / f"{name}.out"
         with self.log.open("ab") as errors, self._out.open("wb") as out:
             self.popen = subprocess.Popen(
-                [sys.executable, "-m", "greenroom", *arguments],
+                [sys.executable, "-m", module, *arguments],
                 cwd=cluster.folder,
                 env={**cluster.environment, **(environment or {})},
                 stdin=subprocess.DEVNULL,
@@ -158,7 +164,9 @@ class Cluster:
         }
         self.broker: Process | None = None
         self.workers: list[Worker] = []
+        #: Leave the folder with its logs behind.
         self.keep = False
+        self._programs: list[Process] = []
         self._apps = apps
         self._before: dict[str, str | None] = {}
         self._count = 0
@@ -211,6 +219,13 @@ class Cluster:
         self.workers.append(worker)
         return worker.ready() if wait else worker
 
+    def start_program(self, module: str, *arguments: str) -> Process:
+        """Start another program in the same surroundings."""
+        self._count += 1
+        program = Process(self, f"{module}{self._count}", list(arguments), module=module)
+        self._programs.append(program)
+        return program
+
     def command(self, *arguments: str, within: float = PATIENCE_SECONDS) -> subprocess.CompletedProcess[str]:
         """Run a verb of the command line to its end, against this broker."""
         return subprocess.run(
@@ -248,7 +263,7 @@ class Cluster:
             self._client = None
         for app in self._apps:
             app.disconnect()
-        mine = [*self.workers, *([self.broker] if self.broker is not None else [])]
+        mine = [*self._programs, *self.workers, *([self.broker] if self.broker is not None else [])]
         try:
             for process in mine:
                 if process.running:
