@@ -86,6 +86,12 @@ def end_from_outside(how: str, run: str, number: int) -> float:
     return time.time()
 
 
+def open_gate(gate: Path) -> None:
+    """Let the body that waits at it go on."""
+    with gate.open("wb"):
+        pass
+
+
 def ended(result: AsyncResult[Any]) -> tuple[Any, float]:
     """Wait for the end; return the value or the exception, and when it was known."""
     value = result.get(timeout=RESULT_SECONDS, propagate=False)
@@ -252,6 +258,33 @@ def test_a_success_whose_child_died_afterwards_stays_a_success(cluster: Cluster,
     assert len(lines_of(run)) == 1
 
 
+@pytest.mark.parametrize("deduplicate", [True, False])
+def test_a_redelivered_message_whose_task_succeeded_is_skipped_where_that_is_asked_for(
+    cluster: Cluster, run: str, tmp_path: Path, deduplicate: bool
+) -> None:
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    crashes.app.conf.worker_deduplicate_successful_tasks = deduplicate
+    try:
+        # Twice the same message, as from a program that lost count of what it had sent.
+        envelope = crashes.app.prepare("wait (late, reject)", (run, str(gate))).envelope
+    finally:
+        crashes.app.conf.worker_deduplicate_successful_tasks = False
+    result: AsyncResult[int] = crashes.app.AsyncResult(envelope.id)
+    cluster.client.publish("celery", [envelope]).result(RESULT_SECONDS)
+    next_run(run, 1)
+    open_gate(gate)
+    ended(result)
+    cluster.client.publish("celery", [envelope]).result(RESULT_SECONDS)
+    os.kill(next_run(run, 3)["pid"], signal.SIGKILL)
+    if not deduplicate:
+        assert next_run(run, 4)["redelivered"]
+        open_gate(gate)
+    cluster.wait_until_empty()
+    assert len(lines_of(run)) == (3 if deduplicate else 5)
+    assert crashes.app.AsyncResult(envelope.id).state == "SUCCESS"
+
+
 def test_s18_a_message_that_its_body_gives_back_comes_again_with_a_growing_delay(cluster: Cluster, run: str) -> None:
     result = crashes.give_back.delay(run, 2)
     assert ended(result)[0] == 3
@@ -344,8 +377,7 @@ def test_s16_a_task_that_was_revoked_before_it_started_does_not_run(cluster: Clu
     next_run(run, 1)
     second = crashes.count.delay(run)
     second.revoke()
-    with gate.open("wb"):
-        pass
+    open_gate(gate)
     assert ended(first)[0]
     ended(second)
     assert second.state == "REVOKED"
