@@ -13,6 +13,7 @@ the oldest leave and are watched when they are asked for; ASKED_MAX ids that are
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from typing import Final
 
@@ -20,7 +21,8 @@ from ..errors import LocalProtocolError
 from ..message import TERMINAL
 from ..verbs import Known
 
-KEPT_MAX: Final = 10_000
+#: As many as a `send_many` of a hundred thousand brings before the first of them is asked for.
+KEPT_MAX: Final = 100_000
 KEPT_BYTES_MAX: Final = 64 << 20
 EXPECTED_MAX: Final = 200_000
 ASKED_MAX: Final = 1_000_000
@@ -39,8 +41,9 @@ class ResultBook:
     def __init__(self) -> None:
         #: Asked for and not terminal yet -> whether the broker was told to watch it on this link.
         self._asked: dict[str, bool] = {}
-        self._expected: dict[str, None] = {}
-        self._kept: dict[str, Known] = {}
+        # Ordered dicts: a plain one takes the longer to find its oldest entry, the more have left before it.
+        self._expected: OrderedDict[str, None] = OrderedDict()
+        self._kept: OrderedDict[str, Known] = OrderedDict()
         self._kept_bytes = 0
         self._linked = False
 
@@ -50,7 +53,7 @@ class ResultBook:
         for id in ids:
             expected[id] = None
         while len(expected) > EXPECTED_MAX:
-            del expected[next(iter(expected))]
+            expected.popitem(last=False)
 
     def ask(self, ids: Sequence[str]) -> tuple[list[Known], list[str]]:
         """Somebody wants to know: return what is known as terminal, and which ids the broker must be told to watch.
@@ -126,5 +129,5 @@ class ResultBook:
         kept[known.id] = known
         self._kept_bytes += len(known.result)
         while len(kept) > KEPT_MAX or self._kept_bytes > KEPT_BYTES_MAX:
-            oldest = kept.pop(next(iter(kept)))
+            _, oldest = kept.popitem(last=False)
             self._kept_bytes -= len(oldest.result)
