@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar, Unpack, overload
 
 from ..transport.message import Flag
 from ..transport.peer.contract import Client
@@ -38,7 +38,7 @@ from .registering import Registering
 from .results.result import AsyncResult as Result
 from .results.sets import GroupResult as Group
 from .results.sets import ResultSet as Results
-from .runtime import runtime
+from .runtime import Cluster, ClusterOptions, runtime
 from .sender import ClientFactory, Sender
 from .settings.loader import default_source
 from .tasks.call import Prepared, build, note_sent
@@ -329,10 +329,13 @@ class App(Registering):
 
     # --- running
 
-    def run(self, workers: int = 2, **options: Any) -> AbstractContextManager[Any]:
+    def run(self, workers: int = 2, **options: Unpack[ClusterOptions]) -> AbstractContextManager[Cluster, None]:
         """Return an embedded cluster for a `with`: a broker, its store and `workers` worker processes.
 
-        Within it, calls of this app go there, and its tasks run there, those of `__main__` included.
+        Within it, calls of this app go there, and its tasks run there, those of `__main__` included. At its end what
+        runs is finished; what waits is gone, unless `data` names a folder to keep it in. With 0 workers it is a
+        broker alone. Raises ValueError for options that cannot be; entering it raises GreenroomError where broker or
+        workers cannot start.
         """
         return runtime().run(self, workers=workers, **options)
 

@@ -147,7 +147,7 @@ class Logging:
         """Tell whether lines are coloured: as asked, else on a terminal."""
         wanted = self._app.conf.worker_log_color if colorize is None else colorize
         if wanted is None:
-            return logfile is None and hasattr(sys.__stderr__, "isatty") and os.isatty(2)
+            return logfile is None and terminal_has_colors(2)
         return bool(wanted)
 
     def get_default_logger(self, name: str = "greenroom") -> logging.Logger:
@@ -199,6 +199,16 @@ class LoggingProxy:
         """Return the number of the process's own error output."""
         stream: TextIO | None = sys.__stderr__
         return 2 if stream is None else stream.fileno()
+
+
+def terminal_has_colors(descriptor: int) -> bool:
+    """Tell whether a descriptor is a terminal whose user wants colours: not with NO_COLOR, nor on a dumb one."""
+    if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
+        return False
+    try:
+        return os.isatty(descriptor)
+    except OSError:
+        return False
 
 
 def level_number(level: int | str | None) -> int:

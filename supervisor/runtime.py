@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Unpack
 
 from ..actors.app import App
-from .cli.main import cli
+from ..actors.connecting import addresses_of
+from ..actors.runtime import Cluster, ClusterOptions
+from .cli.main import run
 from .cluster.embedded import EmbeddedCluster
 
 
 class ClusterRuntime:
     """Runs clusters and workers for applications."""
 
-    def run(self, app: App, *, workers: int, **options: Any) -> AbstractContextManager[Any]:
+    def run(
+        self, app: App, *, workers: int, **options: Unpack[ClusterOptions]
+    ) -> AbstractContextManager[Cluster, None]:
         """Return an embedded cluster for a `with`; options as for EmbeddedCluster."""
         return EmbeddedCluster(app, workers=workers, **options)
 
@@ -28,9 +32,7 @@ class ClusterRuntime:
         return run_for_app(app, arguments)
 
     def start(self, app: App, argv: Sequence[str]) -> int:
-        """Run the command line; return its exit code."""
-        try:
-            cli.main(args=list(argv), prog_name="greenroom", standalone_mode=True)
-        except SystemExit as end:
-            return end.code if isinstance(end.code, int) else 1
-        return 0
+        """Run the command line for this app: its worker, or a verb that asks its broker; return the exit code."""
+        if list(argv[:1]) == ["worker"]:
+            return self.worker_main(app, argv)
+        return run(argv, broker=";".join(addresses_of(app.conf.broker_url)))

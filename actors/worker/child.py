@@ -39,7 +39,7 @@ from .execute import Executor
 from .hosting import Hosting
 from .leaving import leave_now
 from .limits import Deadlines
-from .load import load_app
+from .load import load_app, why_not
 from .outcomes import Outcomes
 from .pipe import Pipe
 from .prefork import Prefork
@@ -63,11 +63,14 @@ def run_child(config: ChildConfig, pipe_descriptor: int) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     pipe = Pipe(pipe_descriptor)
+    # The node learns of what goes wrong here, and shows it to whoever started it.
     try:
         app = _prepare(config)
+    except Exception as error:
+        return _unusable(pipe, *why_not(error, config.app))
+    try:
         child = _Child(config, pipe, app)
     except Exception as error:
-        # The node learns of it, and shows it to whoever started it.
         return _unusable(pipe, f"{type(error).__name__}: {error}", traceback.format_exc())
     return child.run()
 
@@ -119,9 +122,10 @@ class _Child:
             heard=boot_now(),
         )
         hosts_actors = config.kind == ChildKind.ACTORS
+        self._mailboxes = [] if hosts_actors else config.mailboxes or own_mailboxes(app)
         consumer = Consumer(
             ConsumerSettings(
-                mailboxes=[] if hosts_actors else config.mailboxes or own_mailboxes(app),
+                mailboxes=self._mailboxes,
                 slots=config.slots,
                 kind=config.kind,
                 policies=[task.policy() for task in app.tasks.values()],
@@ -192,7 +196,7 @@ class _Child:
         """The broker has taken this child in."""
         if not self._is_ready:
             self._is_ready = True
-            self._pipe.send(Ready(sorted(self._app.tasks)))
+            self._pipe.send(Ready(sorted(self._app.tasks), self._mailboxes))
 
     def _end_now(self, reason: str) -> None:
         """A cold stop while bodies run, in whatever thread heard of it: nobody waits for them."""

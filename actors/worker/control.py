@@ -47,9 +47,13 @@ class ChildConfig(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Ready(msgspec.Struct, frozen=True, tag="ready"):
-    """The application is imported and the child is attached to its broker. `tasks`: names it can run."""
+    """The application is imported and the child is attached to its broker.
+
+    `tasks`: names it can run; `mailboxes`: those that it serves.
+    """
 
     tasks: list[str] = []
+    mailboxes: list[str] = []
 
 
 class BodyStarted(msgspec.Struct, frozen=True, tag="started"):

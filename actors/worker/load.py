@@ -9,6 +9,8 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+import traceback
+from pathlib import Path
 from types import ModuleType
 
 from ..app import App
@@ -16,6 +18,8 @@ from ..errors import ImproperlyConfigured
 from ..shipping import load_shipped
 
 _NAMES = ("app", "celery")
+_OUR_FOLDER = str(Path(__file__).parents[2])
+_IMPORTLIB_FOLDER = str(Path(importlib.__file__).parent)
 
 
 def find_app(name: str) -> App:
@@ -47,6 +51,32 @@ def find_app(name: str) -> App:
 def load_app(name: str, blob: bytes) -> App:
     """Return the application of a child, by name or, where there is none, by value. Raises as `find_app`."""
     return load_shipped(blob) if blob else find_app(name)
+
+
+def why_not(error: BaseException, name: str) -> tuple[str, str]:
+    """Return why the application of this name (empty: by value) cannot be loaded, in a sentence, and a traceback.
+
+    The traceback begins where the application's own code does; it is empty where the sentence says all.
+    """
+    what = f"the application {name!r}" if name else "the application"
+    if isinstance(error, ImproperlyConfigured):
+        return str(error), ""
+    module = name.partition(":")[0]
+    if isinstance(error, ModuleNotFoundError) and error.name and f"{module}.".startswith(f"{error.name}."):
+        return (
+            f"{what} cannot be found: there is no module {error.name!r} in {os.getcwd()} or elsewhere on sys.path; "
+            "start in the folder where it is, or name it as module or module:attribute"
+        ), ""
+    frame = error.__traceback__
+    while frame is not None and _is_machinery(frame.tb_frame.f_code.co_filename):
+        frame = frame.tb_next
+    lines = traceback.format_exception(type(error), error, frame)
+    return f"{what} cannot be loaded: {type(error).__name__}: {error}", "".join(lines).rstrip()
+
+
+def _is_machinery(file: str) -> bool:
+    """Tell whether a frame of this file leads to the application, and is not part of it."""
+    return file.startswith((_OUR_FOLDER, "<frozen importlib", _IMPORTLIB_FOLDER))
 
 
 def _search(module: ModuleType) -> App | None:

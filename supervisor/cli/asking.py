@@ -10,11 +10,14 @@ from typing import Any
 from ...transport.verbs import Op
 from ...transport.wire.client import Client
 
+#: How this process is named at the broker.
+ORIGIN = f"cli{os.getpid()}"
+
 
 @contextmanager
 def asking(broker: str, timeout: float) -> Iterator[Client]:
-    """A client of this broker, closed at the end. Raises BrokerUnavailable when it does not answer in time."""
-    client = Client(broker, origin=f"cli{os.getpid()}", connect_timeout=timeout)
+    """A client of this broker, closed at the end."""
+    client = Client([part.strip() for part in broker.split(";")], origin=ORIGIN, connect_timeout=timeout)
     try:
         yield client
     finally:
@@ -22,6 +25,6 @@ def asking(broker: str, timeout: float) -> Iterator[Client]:
 
 
 def ask(broker: str, op: Op, params: Any, timeout: float) -> Any:
-    """Ask one thing; return its answer."""
+    """Ask one thing; return its answer. Raises BrokerUnavailable when it does not come in time."""
     with asking(broker, timeout) as client:
         return client.request(op, params, timeout)

@@ -10,8 +10,10 @@ import click
 from ...transport.broker.settings import BrokerSettings
 from ...transport.errors import GreenroomError
 from ...transport.verbs import Durability
-from ..cluster.broker import DEFAULT_ADDRESS, DEFAULT_DATA, BrokerConfig, run_broker
-from .logs import set_up_logging
+from ..cluster.broker import DEFAULT_ADDRESS, DEFAULT_DATA, EXIT_NOT_STARTED, BrokerConfig, run_broker
+from ..cluster.logs import set_up_logging
+from .options import json_option, loglevel_option
+from .output import fail, print_fields, print_json
 
 SECOND = 1_000_000
 
@@ -55,8 +57,8 @@ SECOND = 1_000_000
     show_default=True,
     help="Seconds to keep results; 0: for ever.",
 )
-@click.option("-l", "--loglevel", default="INFO", show_default=True, help="DEBUG, INFO, WARNING, ERROR or CRITICAL.")
-@click.option("--json", "as_json", is_flag=True, help="Print the banner as one line of JSON.")
+@loglevel_option()
+@json_option("Print the banner as one line of JSON.")
 def broker(
     bind: tuple[str, ...],
     data: str,
@@ -73,7 +75,7 @@ def broker(
 
     TERM or Ctrl-C stops it in order; whatever was confirmed is on disk at any moment.
     """
-    set_up_logging(loglevel)
+    set_up_logging(loglevel.upper())
     settings = BrokerSettings(
         mailbox_max_messages=max_messages,
         mailbox_on_full=on_full,
@@ -84,25 +86,27 @@ def broker(
 
     def ready(address: str) -> None:
         if as_json:
-            import json
-
-            click.echo(json.dumps({"address": address, "pid": os.getpid(), "data": os.path.abspath(data)}))
-        else:
-            where = store or os.path.abspath(data)
-            click.echo(f"greenroom broker, pid {os.getpid()}")
-            click.echo(f"  listens on  {address}")
-            click.echo(f"  keeps       {where}, each message safe against {_survives(durability)}")
-            click.echo(f"  mailboxes   up to {max_messages:,} messages each, then {on_full}")
-            click.echo("  stop        Ctrl-C")
-        sys.stdout.flush()
+            print_json({"address": address, "pid": os.getpid(), "data": os.path.abspath(data)}, one_line=True)
+            return
+        click.echo(f"greenroom broker, pid {os.getpid()}")
+        print_fields(
+            [
+                ("listens on", address),
+                ("keeps", _keeps(store, data, durability)),
+                ("mailboxes", f"up to {max_messages:,} messages each, then {on_full}"),
+                ("stop", "Ctrl-C"),
+            ]
+        )
 
     try:
         code = run_broker(config, on_ready=ready)
     except (GreenroomError, OSError) as error:
-        click.echo(f"greenroom: the broker could not start: {error}", err=True)
-        code = 2
+        fail(f"the broker could not start: {error}", EXIT_NOT_STARTED)
     sys.exit(code)
 
 
-def _survives(durability: str) -> str:
-    return {"memory": "nothing", "process": "a crash of the broker", "disk": "a loss of power"}[durability]
+def _keeps(store: str, data: str, durability: str) -> str:
+    if store.startswith("memory:"):
+        return "nothing: its messages are in memory, and gone when it ends"
+    survives = {"memory": "nothing", "process": "a crash of the broker", "disk": "a loss of power"}[durability]
+    return f"{store or os.path.abspath(data)}, each message safe against {survives}"

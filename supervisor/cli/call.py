@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ...actors.app import App
 from ...actors.errors import TimeoutError as ResultTimeout
-from .output import broker_option, fail, json_option, print_json
+from ...actors.results.result import AsyncResult
+from ...actors.results.states import PENDING
+from .options import broker_option, json_option, timeout_option
+from .output import fail, print_json
+
+if TYPE_CHECKING:
+    JsonType = click.ParamType[Any]
+else:
+    # Generic only since click 8.2.
+    JsonType = click.ParamType
 
 
-class Json(click.ParamType):
+class Json(JsonType):
     """A JSON value of one type."""
 
     def __init__(self, kind: type, what: str) -> None:
@@ -47,7 +56,8 @@ class Json(click.ParamType):
 @click.option("--task-id", default=None, help="An id of your own, recognised for 24 hours.")
 @click.option("-w", "--wait", type=click.FloatRange(min=0), default=None, help="Wait so many seconds for the result.")
 @broker_option
-@json_option
+@timeout_option
+@json_option()
 def call(
     name: str,
     args: list[Any],
@@ -59,10 +69,11 @@ def call(
     task_id: str | None,
     wait: float | None,
     broker: str,
+    timeout: float,
     as_json: bool,
 ) -> None:
     """Send the task NAME and print its id; with --wait, its result."""
-    app = App("cli", broker=broker, set_as_current=False)
+    app = _app(broker, timeout)
     options: dict[str, Any] = {
         "queue": mailbox or None,
         "countdown": countdown,
@@ -88,42 +99,50 @@ def call(
 @click.option("-w", "--wait", type=click.FloatRange(min=0), default=0.0, help="Wait so many seconds for it.")
 @click.option("--traceback", is_flag=True, help="Show the traceback of a failure.")
 @broker_option
-@json_option
-def result(id: str, wait: float, traceback: bool, broker: str, as_json: bool) -> None:
+@timeout_option
+@json_option()
+def result(id: str, wait: float, traceback: bool, broker: str, timeout: float, as_json: bool) -> None:
     """Show the state and result of the task ID."""
-    app = App("cli", broker=broker, set_as_current=False)
+    app = _app(broker, timeout)
     try:
         _show(app.AsyncResult(id), wait, traceback=traceback, as_json=as_json)
     finally:
         app.close()
 
 
-def _show(sent: Any, wait: float, *, traceback: bool, as_json: bool) -> None:
-    """Print what is known of a result, waiting for it first where that was asked for."""
+def _app(broker: str, timeout: float) -> App:
+    return App("cli", broker=broker, set_as_current=False, broker_connection_timeout=timeout)
+
+
+def _show(sent: AsyncResult[Any], wait: float, *, traceback: bool, as_json: bool) -> None:
+    """Print what is known of a result, waiting for it first where that was asked for; exit with 1 if it failed."""
+    late = False
     if wait:
         try:
             sent.get(timeout=wait, propagate=False)
         except ResultTimeout:
-            if not as_json:
-                fail(f"{sent.id} is {sent.state} after {wait:g} s; look again with `greenroom result {sent.id}`")
-    state = sent.state
-    value = sent.result
+            late = True
+    state, value = str(sent.state), sent.result
+    failed = isinstance(value, BaseException)
     if as_json:
-        failed = isinstance(value, BaseException)
         print_json(
             {
                 "id": sent.id,
-                "state": str(state),
+                "state": state,
                 "result": None if failed else value,
                 "error": f"{type(value).__name__}: {value}" if failed else None,
                 "traceback": sent.traceback,
             }
         )
+    elif late:
+        fail(f"{sent.id} is {state} after {wait:g} s; look again with `greenroom result {sent.id}`")
     elif traceback and sent.traceback:
         click.echo(sent.traceback)
-    elif isinstance(value, BaseException):
+    elif failed:
         click.echo(f"{state}: {type(value).__name__}: {value}")
+    elif state == PENDING and value is None:
+        click.echo(f"{state}: it waits or runs, or nothing is known of this id (any more)")
     else:
         click.echo(f"{state}: {value!r}")
-    if isinstance(value, BaseException):
+    if failed or late:
         raise SystemExit(1)

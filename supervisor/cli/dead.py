@@ -10,11 +10,22 @@ import click
 from ...transport import requests
 from ...transport.payload import Body, decode
 from ...transport.verbs import Op
-from .asking import ask
-from .output import broker_option, fail, json_option, print_json, print_table, seconds_ago, timeout_option
+from .asking import ask, asking
+from .options import F, broker_option, json_option, timeout_option
+from .output import confirm, fail, filled, print_fields, print_json, print_table, seconds_ago
+from .table import printable
 
 #: Words before the colon of --filter.
 FILTERS = ("task", "mailbox", "id")
+#: What an attempt's cause means.
+CAUSES = {
+    "solo": "died, nothing else running",
+    "joint": "died, others running too",
+    "node_lost": "its node was lost",
+    "timeout": "hard time limit",
+    "failure": "failed",
+    "requeued": "requeued",
+}
 
 
 @click.group()
@@ -43,36 +54,57 @@ def _filter(ids: tuple[str, ...], everything: bool, filters: tuple[str, ...], ve
     return chosen
 
 
+def _letters_option(function: F) -> F:
+    """Which letters are meant."""
+    function = click.option(
+        "--filter", "filters", multiple=True, help="task:NAME, mailbox:NAME or id:ID; all given must hold."
+    )(function)
+    function = click.option("--all", "everything", is_flag=True, help="All dead letters.")(function)
+    return click.argument("ids", nargs=-1)(function)
+
+
 @dead.command("ls")
 @click.option("--task", default="", help="Of this task only.")
 @click.option("--mailbox", default="", help="Of this mailbox only.")
-@click.option("--limit", type=click.IntRange(1, requests.LIST_MAX), default=100, show_default=True)
+@click.option("--limit", type=click.IntRange(1), default=100, show_default=True, help="How many at the most.")
 @broker_option
 @timeout_option
-@json_option
+@json_option()
 def list_letters(task: str, mailbox: str, limit: int, broker: str, timeout: float, as_json: bool) -> None:
     """List dead letters, oldest first."""
-    page: requests.DeadPage = ask(
-        broker, Op.DEAD_LIST, requests.DeadFilter(task=task, mailbox=mailbox, limit=limit), timeout
-    )
+    letters = _read(broker, requests.DeadFilter(task=task, mailbox=mailbox), limit + 1, timeout)
+    shown = letters[:limit]
     if as_json:
-        print_json([_listed(letter) for letter in page.letters])
+        print_json([_listed(letter) for letter in shown])
         return
     now = time.time()
-    rows = [
-        [
-            letter.id,
-            letter.task,
-            letter.mailbox,
-            letter.deliveries,
-            seconds_ago(letter.last_failure, now),
-            letter.reason,
-        ]
-        for letter in page.letters
-    ]
-    print_table(["id", "task", "mailbox", "deliveries", "age", "reason"], rows, empty="No dead letters.")
-    if page.more:
-        click.echo(f"There are {page.total:,} in all; --limit shows more.")
+    print_table(
+        ["id", "age", "task"],
+        [[letter.id, seconds_ago(letter.last_failure, now), letter.task] for letter in shown],
+        notes=[f"in mailbox {letter.mailbox}, {_reason(letter)}" for letter in shown],
+        empty="No dead letters.",
+    )
+    if len(letters) > limit:
+        click.echo(f"These are the oldest {limit}; --limit shows more.")
+
+
+def _read(broker: str, wanted: requests.DeadFilter, most: int, timeout: float) -> list[requests.DeadInfo]:
+    """Read page after page, up to so many."""
+    letters: list[requests.DeadInfo] = []
+    with asking(broker, timeout) as client:
+        while len(letters) < most:
+            wanted.limit = min(most - len(letters), requests.LIST_MAX)
+            page: requests.DeadPage = client.request(Op.DEAD_LIST, wanted, timeout)
+            letters += page.letters
+            if not page.more or not page.letters:
+                break
+            wanted.after = page.letters[-1].position
+    return letters
+
+
+def _reason(letter: requests.DeadInfo) -> str:
+    """The reason, without the name that stands beside it."""
+    return letter.reason.removeprefix(f"{letter.task}[{letter.id}] ")
 
 
 def _listed(letter: requests.DeadInfo) -> dict[str, Any]:
@@ -93,7 +125,7 @@ def _listed(letter: requests.DeadInfo) -> dict[str, Any]:
 @click.argument("id")
 @broker_option
 @timeout_option
-@json_option
+@json_option()
 def show(id: str, broker: str, timeout: float, as_json: bool) -> None:
     """Show one dead letter with its story."""
     page: requests.DeadPage = ask(broker, Op.DEAD_SHOW, requests.DeadFilter(ids=[id]), timeout)
@@ -110,29 +142,46 @@ def show(id: str, broker: str, timeout: float, as_json: bool) -> None:
             }
         )
         return
-    click.echo(f"{letter.task}[{letter.id}] in mailbox {letter.mailbox!r}")
-    click.echo(f"  {letter.reason}")
-    click.echo(f"  arguments  {_arguments(letter)}")
+    click.echo(f"{printable(letter.task)}[{printable(letter.id)}]")
     counted = ", ".join(f"{name} {count}" for name, count in letter.counters.items() if count)
-    click.echo(f"  counted    {counted or '-'}")
-    now = time.time()
-    rows = [
+    print_fields(
         [
-            number,
-            attempt.cause,
-            seconds_ago(attempt.ended_at, now),
-            attempt.node,
-            attempt.pid,
-            f"signal {attempt.signal}" if attempt.signal else f"exit {attempt.exit_code}",
-            "yes" if attempt.oom else "no",
-            f"{attempt.max_rss // 1024} MiB" if attempt.max_rss else "-",
+            ("mailbox", printable(letter.mailbox)),
+            ("reason", printable(_reason(letter))),
+            ("arguments", printable(_arguments(letter)) or "none"),
+            ("counted", counted or "nothing"),
+            ("redriven", f"{letter.redriven} times" if letter.redriven else "never"),
         ]
-        for number, attempt in enumerate(letter.attempts, 1)
-    ]
-    print_table(
-        ["attempt", "ended by", "age", "node", "pid", "status", "oom", "max rss"], rows, empty="No attempts kept."
     )
-    click.echo(f"Send it again: greenroom dead redrive {letter.id}")
+    click.echo()
+    now = time.time()
+    print_table(
+        ["attempt", "age", "node", "pid", "status", "max rss", "how it ended"],
+        [
+            [
+                number,
+                seconds_ago(attempt.ended_at, now),
+                attempt.node or "-",
+                attempt.pid or None,
+                _status(attempt),
+                f"{attempt.max_rss // 1024} MiB" if attempt.max_rss else "-",
+                CAUSES.get(attempt.cause, attempt.cause) + (", out of memory" if attempt.oom else ""),
+            ]
+            for number, attempt in enumerate(letter.attempts, 1)
+        ],
+        empty="No attempt is known.",
+    )
+    for number, attempt in enumerate(letter.attempts, 1):
+        if attempt.traceback:
+            click.echo(f"\nattempt {number}:\n{attempt.traceback.rstrip()}")
+    click.echo()
+    click.echo(filled(f"Send it again: greenroom dead redrive {letter.id}"))
+
+
+def _status(attempt: requests.Attempt) -> str:
+    if attempt.signal:
+        return f"signal {attempt.signal}"
+    return "-" if attempt.exit_code is None else f"exit {attempt.exit_code}"
 
 
 def _arguments(letter: requests.DeadInfo) -> str:
@@ -141,38 +190,35 @@ def _arguments(letter: requests.DeadInfo) -> str:
     if content not in ("msgpack", "json"):
         return f"({len(letter.body)} bytes of {letter.content}, not opened)"
     try:
-        args, kwargs = decode(Body(content, encoding, letter.body))  # type: ignore[misc]
+        given: Any = decode(Body(content, encoding, letter.body))
+        args, kwargs = given
+        parts = [repr(arg) for arg in args] + [f"{name}={value!r}" for name, value in kwargs.items()]
     except Exception as error:  # shown to the person who asked, in place of the arguments
         return f"({len(letter.body)} bytes that cannot be read: {error})"
-    parts = [repr(arg) for arg in args] + [f"{name}={value!r}" for name, value in kwargs.items()]
     text = ", ".join(parts)
     return text if len(text) <= 1000 else f"{text[:1000]}..."
 
 
 @dead.command("redrive")
-@click.argument("ids", nargs=-1)
-@click.option("--all", "everything", is_flag=True, help="All dead letters.")
-@click.option("--filter", "filters", multiple=True, help="task:NAME, mailbox:NAME or id:ID; all given must hold.")
+@_letters_option
 @broker_option
 @timeout_option
-@json_option
+@json_option()
 def redrive(
     ids: tuple[str, ...], everything: bool, filters: tuple[str, ...], broker: str, timeout: float, as_json: bool
 ) -> None:
-    """Send dead letters back to their mailboxes, with fresh counters."""
+    """Send dead letters back to their mailboxes, with fresh counters: those of IDS, of --filter, or --all."""
     chosen = _filter(ids, everything, filters, "redrive")
     answer: requests.Count = ask(broker, Op.DEAD_REDRIVE, chosen, timeout)
     _told(answer.count, "redriven", ids, as_json)
 
 
 @dead.command("purge")
-@click.argument("ids", nargs=-1)
-@click.option("--all", "everything", is_flag=True, help="All dead letters.")
-@click.option("--filter", "filters", multiple=True, help="task:NAME, mailbox:NAME or id:ID; all given must hold.")
+@_letters_option
 @click.option("-f", "--force", is_flag=True, help="Do not ask.")
 @broker_option
 @timeout_option
-@json_option
+@json_option()
 def purge_letters(
     ids: tuple[str, ...],
     everything: bool,
@@ -182,10 +228,10 @@ def purge_letters(
     timeout: float,
     as_json: bool,
 ) -> None:
-    """Forget dead letters for good."""
+    """Forget dead letters for good: those of IDS, of --filter, or --all."""
     chosen = _filter(ids, everything, filters, "purge")
     if not force:
-        click.confirm("Forget these dead letters for good?", abort=True, err=True)
+        confirm("Forget these dead letters for good?")
     answer: requests.Count = ask(broker, Op.DEAD_PURGE, chosen, timeout)
     _told(answer.count, "purged", ids, as_json)
 

@@ -7,8 +7,9 @@ line of help, and nothing else of the project is imported here.
 from __future__ import annotations
 
 import importlib
+import os
 import sys
-from typing import Any
+from collections.abc import Sequence
 
 import click
 
@@ -74,7 +75,13 @@ def _version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
         ctx.exit()
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    cls=LazyGroup,
+    subcommand_metavar="VERB [ARGS]...",
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Each verb has --help and --json. To complete verbs and options in the shell: "
+    'eval "$(_GREENROOM_COMPLETE=bash_source greenroom)", or zsh_source or fish_source.',
+)
 @click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Show the version.")
 def cli() -> None:
     """Greenroom: durable tasks and actors, supervised.
@@ -83,16 +90,29 @@ def cli() -> None:
     """
 
 
-def main(argv: list[str] | None = None) -> Any:
-    """Run the command line; errors of ours are printed in words, without a traceback."""
+def run(argv: Sequence[str] | None = None, *, broker: str = "") -> int:
+    """Run the command line; return its exit code. Errors of ours are printed in words, without a traceback.
+
+    `broker` is the address for verbs that are given none.
+    """
     from ...transport.errors import GreenroomError
+    from .output import say
 
     try:
-        return cli.main(args=argv, prog_name="greenroom", standalone_mode=True)
+        cli.main(args=argv if argv is None else list(argv), prog_name="greenroom", obj=broker)
+    except SystemExit as end:
+        # Also what click itself has said.
+        return end.code if isinstance(end.code, int) else EXIT_FAILED if end.code else 0
     except GreenroomError as error:
-        click.echo(f"greenroom: {error}", err=True)
-        sys.exit(EXIT_FAILED)
+        say(str(error), color="red")
+        return EXIT_FAILED
     except BrokenPipeError:
-        # The reader of our output left: nobody to tell.
-        sys.stderr.close()
-        sys.exit(EXIT_FAILED)
+        # The reader of our output left: nobody to tell, and nothing to flush at the exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_FAILED
+    return 0
+
+
+def main() -> None:
+    """Run the command line for this process."""
+    sys.exit(run())

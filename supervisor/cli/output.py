@@ -1,96 +1,127 @@
-"""What the verbs print: a table for people, JSON with --json, and the options that several verbs share."""
+"""What the verbs print: tables and texts that fit the terminal, JSON with --json, errors in words."""
 
 from __future__ import annotations
 
 import json
+import math
 import os
-from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+import shutil
+import sys
+import textwrap
+from collections.abc import Sequence
+from typing import Any, NoReturn
 
 import click
 import msgspec
 
-F = TypeVar("F", bound=Callable[..., Any])
-
-DEFAULT_BROKER = "tcp://127.0.0.1:5670"
-
-
-def json_option(function: F) -> F:
-    """Every verb has --json."""
-    return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(function)
+#: Click leaves colours to terminals; this leaves them to those who want them.
+COLOR = False if os.environ.get("NO_COLOR") else None
 
 
-def broker_option(function: F) -> F:
-    """Where the broker is."""
-    return click.option(
-        "-b",
-        "--broker",
-        envvar="GREENROOM_BROKER",
-        default=DEFAULT_BROKER,
-        show_default=True,
-        show_envvar=True,
-        help="The broker's address.",
-    )(function)
+def print_json(value: Any, *, one_line: bool = False, err: bool = False) -> None:
+    """Print a value (structs, lists, dicts, plain values; anything else as text) as JSON; `err`: to stderr."""
+    plain = _finite(msgspec.to_builtins(value, str_keys=True, enc_hook=str))
+    click.echo(json.dumps(plain, indent=None if one_line else 2, ensure_ascii=False, allow_nan=False), err=err)
 
 
-def timeout_option(function: F) -> F:
-    """How long to wait for the broker."""
-    return click.option(
-        "--timeout",
-        type=click.FloatRange(min=0.05),
-        default=4.0,
-        show_default=True,
-        help="Seconds to wait for an answer.",
-    )(function)
+def _finite(value: Any) -> Any:
+    """JSON has no word for infinities and for what is no number: they become texts."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_finite(item) for item in value]
+    return value
 
 
-def print_json(value: Any) -> None:
-    """Print a value (structs, lists, dicts, plain values) as JSON."""
-    plain = msgspec.to_builtins(value, str_keys=True)
-    click.echo(json.dumps(plain, indent=2, ensure_ascii=False, default=str))
+def print_table(
+    columns: Sequence[str], rows: Sequence[Sequence[Any]], *, empty: str, notes: Sequence[str] = ()
+) -> None:
+    """Print a table; `empty` in its place when it has no row.
 
-
-def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, title: str = "", empty: str = "") -> None:
-    """Print a table; `empty` in its place when there is no row. Numbers stand to the right."""
-    if not rows and empty:
+    `notes` has a text for each row: on a terminal it stands under the row, elsewhere behind it.
+    """
+    if not rows:
         click.echo(empty)
         return
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
+    from .table import printable, table_lines
 
-    table = Table(box=box.SIMPLE_HEAD, title=title or None, title_justify="left", pad_edge=False)
-    for index, column in enumerate(columns):
-        numeric = bool(rows) and all(isinstance(row[index], int | float) for row in rows)
-        table.add_column(column, justify="right" if numeric else "left", overflow="fold")
-    for row in rows:
-        # Text, not markup: names and errors come from users.
-        table.add_row(*(Text(_cell(value)) for value in row))
-    width = None if os.isatty(1) else 160
-    Console(width=width, highlight=False).print(table)
+    terminal = terminal_width()
+    if notes and not terminal:
+        columns = [*columns, "note"]
+        rows = [[*row, note] for row, note in zip(rows, notes, strict=True)]
+    head, *bodies = table_lines(columns, rows, terminal)
+    for line in head:
+        click.secho(line, bold=True, color=COLOR)
+    for index, body in enumerate(bodies):
+        for line in body:
+            click.echo(line)
+        if notes and terminal:
+            click.secho(filled(printable(notes[index]), "    "), dim=True, color=COLOR)
 
 
-def _cell(value: Any) -> str:
-    if value is None:
-        return "-"
-    if isinstance(value, float):
-        return f"{value:.1f}"
-    return str(value)
+def print_fields(fields: Sequence[tuple[str, str | Sequence[str]]]) -> None:
+    """Print names and what they stand for, one below the other; several texts of a name below each other."""
+    width = max(len(name) for name, _ in fields)
+    for name, value in fields:
+        for index, text in enumerate([value] if isinstance(value, str) else value or ["none"]):
+            click.echo(filled(text, f"  {'' if index else name:<{width}}  "))
+    sys.stdout.flush()
+
+
+def own_tasks(names: list[str]) -> list[str]:
+    """Return the tasks of an application without those that each one has."""
+    return [name for name in names if not name.startswith("celery.")]
+
+
+def filled(text: str, head: str = "") -> str:
+    """Return a text behind a head, in lines that are as wide as the terminal; elsewhere in one."""
+    terminal = terminal_width()
+    if not terminal:
+        return head + text
+    return textwrap.fill(
+        text,
+        max(terminal, len(head) + 20),
+        initial_indent=head,
+        subsequent_indent=" " * len(head),
+        break_on_hyphens=False,
+        break_long_words=False,
+    )
+
+
+def terminal_width() -> int:
+    """Return how many columns the terminal has that stdout is; 0 if it is none."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
+
+
+def duration(seconds: float) -> str:
+    """Return a time in words: 42 s, 3 min, 2 h, 5 d."""
+    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{max(0.0, seconds):.0f} s"
 
 
 def seconds_ago(value: float, now: float) -> str:
-    """An age in words: 42 s, 3 min, 2 h, 5 d; '-' for a time that never was."""
-    if not value:
-        return "-"
-    age = max(0.0, now - value)
-    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
-        if age >= 2 * size:
-            return f"{age / size:.0f} {unit}"
-    return f"{age:.0f} s"
+    """Return an age in words; '-' for a time that never was."""
+    return duration(now - value) if value else "-"
 
 
-def fail(message: str, code: int = 1) -> None:
+def say(message: str, *, color: str | None = None) -> None:
+    """Say something beside the answer, on stderr."""
+    click.secho(f"greenroom: {message}", err=True, fg=color, color=COLOR)
+
+
+def confirm(question: str) -> None:
+    """Ask a yes-or-no question on the terminal; exit unless the answer is yes, or where there is nobody to ask."""
+    if not sys.stdin.isatty():
+        fail("this cannot be undone, and there is no terminal to ask on; say --force if you mean it")
+    if not click.confirm(question, err=True):
+        fail("nothing was done")
+
+
+def fail(message: str, code: int = 1) -> NoReturn:
     """Say what is wrong, and exit."""
-    click.echo(f"greenroom: {message}", err=True)
+    say(message, color="red")
     raise SystemExit(code)

@@ -7,7 +7,8 @@ import click
 from ...transport import requests
 from ...transport.verbs import Op
 from .asking import ask
-from .output import broker_option, json_option, print_json, timeout_option
+from .options import broker_option, json_option, timeout_option
+from .output import confirm, print_json
 
 
 @click.command()
@@ -15,13 +16,13 @@ from .output import broker_option, json_option, print_json, timeout_option
 @click.option("-f", "--force", is_flag=True, help="Do not ask.")
 @broker_option
 @timeout_option
-@json_option
+@json_option()
 def purge(mailbox: str, force: bool, broker: str, timeout: float, as_json: bool) -> None:
     """Drop every message of MAILBOX that is not out with a worker. This cannot be undone."""
     if not force:
         known: requests.MailboxList = ask(broker, Op.MAILBOXES, requests.Mailboxes([mailbox]), timeout)
         waiting = sum(info.ready + info.scheduled for info in known.mailboxes)
-        click.confirm(f"Drop {waiting:,} messages of mailbox {mailbox!r}?", abort=True, err=True)
+        confirm(f"Drop {waiting:,} messages of mailbox {mailbox!r}?")
     answer: requests.Count = ask(broker, Op.PURGE, requests.PurgeMailbox(mailbox), timeout)
     if as_json:
         print_json({"mailbox": mailbox, "purged": answer.count})

@@ -9,13 +9,14 @@ from importlib.metadata import PackageNotFoundError, version
 
 import click
 
-from .output import json_option, print_json
+from .options import json_option
+from .output import print_json
 
 PACKAGES = ("greenroom", "pyzmq", "msgspec", "msgpack", "cloudpickle", "click", "rich", "psutil", "uuid-utils")
 
 
 @click.command()
-@json_option
+@json_option()
 def report(as_json: bool) -> None:
     """Print versions and the machine, for a bug report. No setting's value and no secret is in it."""
     from ...transport.store.connection import sqlite_version

@@ -3,101 +3,88 @@
 from __future__ import annotations
 
 import os
-import re
+import secrets
+import signal
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
 
+from ...actors.connecting import addresses_of
 from ...transport.errors import GreenroomError
-from ..cluster.config import DEFAULT_NAME, POOLS, NodeConfig
+from ..cluster.config import DEFAULT_NAME, NodeConfig
+from ..cluster.logs import set_up_logging
 from ..cluster.node import NodeReady, run_node
-from .logs import set_up_logging
-from .output import broker_option
+from .options import (
+    Names,
+    app_option,
+    broker_option,
+    concurrency_option,
+    json_option,
+    loglevel_option,
+    mailboxes_option,
+    pool_option,
+)
+from .output import fail, own_tasks, print_fields, print_json
+
+if TYPE_CHECKING:
+    from ...actors.app import App
 
 SECOND = 1_000_000
-
-
-class Names(click.ParamType):
-    """Names with commas between them."""
-
-    name = "names"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[str]:
-        """Cut at the commas."""
-        if isinstance(value, list):
-            return value
-        return [name.strip() for name in str(value).split(",") if name.strip()]
-
-
-class Concurrency(click.ParamType):
-    """A number of processes, or "auto"."""
-
-    name = "number"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """Read it; "auto" is 0."""
-        if str(value) == "auto":
-            return 0
-        try:
-            number = int(value)
-        except ValueError:
-            self.fail(f"{value!r} is neither a number nor 'auto'", param, ctx)
-        if number < 1:
-            self.fail(f"{number} is less than 1", param, ctx)
-        return number
+EXIT_MISCONFIGURED = 2
+#: Signals whose handlers cannot be set.
+_FIXED_SIGNALS = {signal.SIGKILL, signal.SIGSTOP}
 
 
 @click.command()
-@click.option("-A", "--app", default="", help="The application: module or module:attribute.")
+@app_option("The application, as a module or an attribute of one.")
 @broker_option
-@click.option(
-    "-c",
-    "--concurrency",
-    type=Concurrency(),
-    default="auto",
-    show_default=True,
-    help="Processes (or threads, or coroutines).",
-)
-@click.option("-P", "--pool", type=click.Choice(POOLS), default="prefork", show_default=True, help="How tasks run.")
-@click.option(
-    "-Q",
-    "--queues",
-    "--mailboxes",
-    "mailboxes",
-    type=Names(),
-    default="",
-    help="Mailboxes to serve, with commas. Default: the application's.",
-)
+@concurrency_option("auto")
+@pool_option
+@mailboxes_option
 @click.option(
     "-n",
     "--hostname",
     default=DEFAULT_NAME,
     show_default=True,
+    metavar="NAME@HOST",
     help="The node's name; %h, %n, %d and %i are filled in.",
 )
 @click.option("-I", "--include", type=Names(), default="", help="Further modules to import, with commas.")
-@click.option("-l", "--loglevel", default="INFO", show_default=True)
+@loglevel_option()
 @click.option(
     "--max-tasks-per-child",
     type=click.IntRange(min=0),
     default=0,
+    metavar="N",
     help="Replace a child after so many tasks; 0: never.",
 )
 @click.option(
-    "--max-memory-per-child", type=click.IntRange(min=0), default=0, help="Replace a child above so many KiB; 0: never."
+    "--max-memory-per-child",
+    type=click.IntRange(min=0),
+    default=0,
+    metavar="KIB",
+    help="Replace a child above so many KiB; 0: never.",
 )
 @click.option(
-    "--time-limit", type=click.FloatRange(min=0), default=0.0, help="Hard limit of a task in seconds; 0: none."
+    "--time-limit",
+    type=click.FloatRange(min=0),
+    default=0.0,
+    metavar="SECONDS",
+    help="Hard limit of a task; 0: none.",
 )
 @click.option(
-    "--soft-time-limit", type=click.FloatRange(min=0), default=0.0, help="Soft limit of a task in seconds; 0: none."
+    "--soft-time-limit",
+    type=click.FloatRange(min=0),
+    default=0.0,
+    metavar="SECONDS",
+    help="Soft limit of a task; 0: none.",
 )
 @click.option(
     "--workdir", type=click.Path(exists=True, file_okay=False), default=None, help="Change to this folder first."
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the banner as one line of JSON.")
+@json_option("Print the banner as one line of JSON.")
 def worker(**options: Any) -> None:
     """Run a worker node for an application's tasks and actors.
 
@@ -111,9 +98,9 @@ def worker(**options: Any) -> None:
 
 def run_worker(options: dict[str, Any], app_blob: bytes, signing_key: bytes) -> int:
     """Run a node by the options of `greenroom worker`; return its exit code."""
-    set_up_logging(options["loglevel"])
     if options["workdir"]:
         os.chdir(options["workdir"])
+    set_up_logging(options["loglevel"].upper())
     as_json: bool = options["as_json"]
     key = signing_key or os.environ.get("GREENROOM_SIGNING_KEY", "").encode()
     config = NodeConfig(
@@ -133,47 +120,50 @@ def run_worker(options: dict[str, Any], app_blob: bytes, signing_key: bytes) -> 
         path=[os.getcwd()],
         signing_key=key,
     )
-    return run_node(config, on_ready=lambda ready: _banner(ready, as_json=as_json))
+    try:
+        return run_node(config, on_ready=lambda ready: _banner(ready, as_json=as_json))
+    except (GreenroomError, OSError) as error:
+        fail(f"the worker could not start: {error}", EXIT_MISCONFIGURED)
 
 
-def run_for_app(app: Any, arguments: list[str]) -> int:
+def run_for_app(app: App, arguments: list[str]) -> int:
     """`app.worker_main(argv)`: the command line's worker for an application that stands in this process.
 
-    It is sent by value where it cannot be imported, as a script's `__main__` cannot.
+    It is sent by value where it cannot be imported, as a script's `__main__` cannot. The process's signals are its
+    own again afterwards.
     """
-    context = worker.make_context("worker", ["-A", app.main or "__main__", *arguments])
-    options = dict(context.params)
-    options["app"] = ""
-    if context.get_parameter_source("broker") is not click.core.ParameterSource.COMMANDLINE:
-        options["broker"] = _first_address(app.conf.broker_url)
-    if app.signing_key is None:
-        raise_for_unsigned(app)
-    return run_worker(options, app.ship(), app.signing_key or b"")
-
-
-def raise_for_unsigned(app: Any) -> None:
-    """Give the application a key for this process alone, since it is shipped to our own children only."""
-    import secrets
-
-    app.signing_key = secrets.token_bytes(32)
-
-
-def _first_address(url: Any) -> str:
-    addresses = re.split(r"[;,]", url) if isinstance(url, str) else list(url)
-    if not addresses or not addresses[0]:
-        raise GreenroomError("the application names no broker; give broker= or -b")
-    return str(addresses[0]).strip()
+    before = {number: signal.getsignal(number) for number in signal.valid_signals() - _FIXED_SIGNALS}
+    try:
+        context = worker.make_context("worker", list(arguments), obj=";".join(addresses_of(app.conf.broker_url)))
+        if app.signing_key is None:
+            # For this process alone: the application goes to children of its own.
+            app.signing_key = secrets.token_bytes(32)
+        return run_worker({**context.params, "app": ""}, app.ship(), app.signing_key)
+    except click.exceptions.Exit as done:
+        # --help
+        return done.exit_code
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else 1
+    finally:
+        for number, handler in before.items():
+            if handler is not None and signal.getsignal(number) is not handler:
+                signal.signal(number, handler)
 
 
 def _banner(ready: NodeReady, *, as_json: bool) -> None:
     if as_json:
-        click.echo(msgspec.json.encode({**msgspec.structs.asdict(ready), "pid": os.getpid()}).decode())
-    else:
-        click.echo(f"greenroom worker {ready.name}, pid {os.getpid()}")
-        click.echo(f"  broker      {ready.broker}")
-        click.echo(f"  runs        {ready.concurrency} at once, {ready.pool}")
-        click.echo(f"  mailboxes   {', '.join(ready.mailboxes) or 'the default one of the application'}")
-        tasks = [name for name in ready.tasks if not name.startswith("celery.")]
-        click.echo("  tasks       " + ("\n              ".join(tasks) if tasks else "none of its own"))
-        click.echo("  stop        Ctrl-C (twice: at once)")
-    sys.stdout.flush()
+        print_json({**msgspec.structs.asdict(ready), "pid": os.getpid()}, one_line=True)
+        return
+    click.echo(f"greenroom worker {ready.name}, pid {os.getpid()}")
+    print_fields(
+        [
+            ("broker", ready.broker),
+            ("runs", f"{ready.concurrency} at once, {ready.pool}"),
+            ("mailboxes", ", ".join(ready.mailboxes)),
+            ("tasks", own_tasks(ready.tasks)),
+            ("stop", "Ctrl-C (twice: at once)"),
+        ]
+    )

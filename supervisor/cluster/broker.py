@@ -11,8 +11,8 @@ Exit codes: 0 after TERM or INT, 1 when the broker stopped by itself, 2 when it 
 
 from __future__ import annotations
 
-import logging
 import os
+import shutil
 import signal
 import socket
 import sys
@@ -25,6 +25,7 @@ import msgspec
 
 from ...transport.broker.core import Broker
 from ...transport.broker.settings import BrokerSettings
+from ...transport.errors import GreenroomError
 from ...transport.page import read_pages
 from ...transport.store.choose import choose_store
 from ...transport.verbs import Report
@@ -33,17 +34,18 @@ from ..driver import StartFailed, SupervisorDriver
 from ..spec import ChildSpec, Supervisor
 from ..threads import ThreadChild, ThreadRunner
 from .folders import node_folder
+from .logs import set_up_logging
+from .ready import Word, say
 
 DEFAULT_ADDRESS = "tcp://127.0.0.1:5670"
 DEFAULT_DATA = ".greenroom"
+EXIT_NOT_STARTED = 2
 #: How long a lost node's children may take to end before their pages are read without them; in seconds.
 PAGES_PATIENCE = 5.0
 
 #: How long the router's thread may keep the interpreter from the store's. At Python's own 5 ms a single commit takes
 #: 6 ms beside a busy router, at half a millisecond less than 2.
 SWITCH_SECONDS = 0.0005
-
-_log = logging.getLogger("greenroom.broker")
 
 
 class BrokerConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,9 +58,11 @@ class BrokerConfig(msgspec.Struct, frozen=True, kw_only=True):
     name: str = ""
     settings: BrokerSettings = BrokerSettings()
     loglevel: str = "INFO"
+    #: A folder to be removed in the end, whoever is left to see it; empty: none.
+    temporary: str = ""
     #: A descriptor whose EOF means that whoever started this broker is gone: it stops. -1: none.
     lifeline: int = -1
-    #: A descriptor that is told the address, a line, once it listens. -1: none.
+    #: A descriptor that is told the address once it listens (`ready.Word`). -1: none.
     ready: int = -1
 
 
@@ -104,13 +108,18 @@ def run_broker(config: BrokerConfig, *, on_ready: Callable[[str], None] | None =
         if outcome.failure is not None:
             raise outcome.failure from None
         raise
-    watcher = threading.Thread(target=lambda: (driver.wait(), done.set()), daemon=True)
-    watcher.start()
+    threading.Thread(target=_await_end, args=(driver, done), daemon=True).start()
     # Waits in slices: a signal's handler runs in this thread, between them.
     while not done.wait(1.0):
         pass
     driver.stop()
     return 0 if stopping.is_set() and not outcome.exit_code else outcome.exit_code or 1
+
+
+def _await_end(driver: SupervisorDriver, done: threading.Event) -> None:
+    """Tell the main thread that the supervisor has ended by itself."""
+    driver.wait()
+    done.set()
 
 
 def _hold(lifeline: int, stopping: threading.Event, done: threading.Event) -> None:
@@ -196,14 +205,19 @@ def main(arguments: list[str]) -> int:
     """Run a broker by the BrokerConfig (MessagePack) that is read from a descriptor; return the exit code."""
     with os.fdopen(int(arguments[0]), "rb") as file:
         config = msgspec.msgpack.decode(file.read(), type=BrokerConfig)
-    logging.basicConfig(level=config.loglevel, format="%(asctime)s %(levelname)s %(message)s")
-
-    def tell(address: str) -> None:
-        if config.ready >= 0:
-            os.write(config.ready, f"{address}\n".encode())
-            os.close(config.ready)
-
-    return run_broker(config, on_ready=tell)
+    for descriptor in (config.lifeline, config.ready):
+        if descriptor >= 0:
+            # They came by inheritance, and are for this process alone.
+            os.set_inheritable(descriptor, False)
+    set_up_logging(config.loglevel)
+    try:
+        return run_broker(config, on_ready=lambda address: say(config.ready, Word(address=address)))
+    except (GreenroomError, OSError) as error:
+        say(config.ready, Word(failed=str(error)))
+        return EXIT_NOT_STARTED
+    finally:
+        if config.temporary:
+            shutil.rmtree(config.temporary, ignore_errors=True)
 
 
 if __name__ == "__main__":

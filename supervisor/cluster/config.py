@@ -57,7 +57,7 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
     body: str = ""
     #: A descriptor whose EOF means that whoever started this node is gone: it stops, cold. -1: none.
     lifeline: int = -1
-    #: A descriptor that is told the node's name, a line, once its children are ready. -1: none.
+    #: A descriptor that is told, once, that its children are ready, or why not (`ready.Word`). -1: none.
     ready: int = -1
 
     def check(self) -> None:

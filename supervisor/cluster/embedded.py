@@ -7,16 +7,18 @@ application by name where it can be imported, and by value (cloudpickle, signed 
 script's `__main__`, a REPL or a notebook.
 
 Leaving the block stops in order: the client flushes, the worker finishes what runs, the broker commits. Leaving it
-by an exception stops the worker cold. If this process is killed, its lifelines end, and everything started here
-stops too.
+by an exception stops the worker cold, and a Ctrl-C while it stops makes that quicker. If this process is killed, its
+lifelines end, and everything started here stops too. In a process that was forked off inside the block, leaving it
+stops nothing: the cluster is its parent's.
 """
 
 from __future__ import annotations
 
+import os
 import secrets
 import shutil
-import signal
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -24,11 +26,12 @@ from typing import Any
 from ...actors.app import App
 from ...transport import requests
 from ...transport.broker.settings import BrokerSettings
-from ...transport.errors import GreenroomError
+from ...transport.errors import EncodeError, GreenroomError
 from ...transport.verbs import Durability, Op
 from .broker import BrokerConfig
 from .config import POOLS, NodeConfig
-from .launch import Launched
+from .launch import BROKER, BROKER_STOP, COLD, NODE, WARM, Launched, address_in
+from .logs import LEVELS
 
 START_SECONDS = 30.0
 #: How long running tasks may take to end when the block is left.
@@ -64,25 +67,30 @@ class EmbeddedCluster:
             raise ValueError(f"there is no pool {pool!r}; choose one of {', '.join(POOLS)}")
         if durability.upper() not in ("MEMORY", "PROCESS", "DISK"):
             raise ValueError(f"durability is 'memory', 'process' or 'disk', not {durability!r}")
+        if loglevel.upper() not in LEVELS:
+            raise ValueError(f"there is no log level {loglevel!r}; choose one of {', '.join(LEVELS)}")
+        if max_messages < 1:
+            raise ValueError(f"max_messages must be 1 or more, not {max_messages}")
         self.app = app
         self._workers = workers
         self._pool = pool
         self._mailboxes = mailboxes
         self._data = Path(data) if data is not None else None
-        self._loglevel = loglevel
+        self._loglevel = loglevel.upper()
         self._settings = BrokerSettings(durability=Durability[durability.upper()], mailbox_max_messages=max_messages)
         self._start_seconds = start_seconds
         self._stop_seconds = stop_seconds
+        self._owner = 0
         self._folder: Path | None = None
         self._broker: Launched | None = None
         self._node: Launched | None = None
         self._before: tuple[Any, bytes | None] | None = None
-        #: Where its broker listens.
-        self.address = ""
+        self._address = ""
 
     def __enter__(self) -> EmbeddedCluster:
         if self._folder is not None:
             raise GreenroomError("this cluster runs already; make another with app.run()")
+        self._owner = os.getpid()
         self._folder = Path(tempfile.mkdtemp(prefix="greenroom-"))
         try:
             self._start(self._folder)
@@ -94,18 +102,25 @@ class EmbeddedCluster:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._stop(cold=error is not None)
+        if os.getpid() == self._owner:
+            self._stop(cold=error is not None)
+
+    @property
+    def address(self) -> str:
+        """Where its broker listens; the last place, once it has stopped."""
+        return self._address
 
     @property
     def broker_pid(self) -> int:
-        """The broker's process."""
-        assert self._broker is not None, "the cluster runs"
-        return self._broker.process.pid
+        """The broker's process. Raises GreenroomError when the cluster does not run."""
+        if self._broker is None:
+            raise GreenroomError("this cluster does not run; enter it with `with`")
+        return self._broker.pid
 
     @property
     def node_pid(self) -> int:
         """The worker node's parent; 0 without workers."""
-        return self._node.process.pid if self._node is not None else 0
+        return self._node.pid if self._node is not None else 0
 
     def status(self) -> requests.Status:
         """How the broker is, and who is attached to it. Raises BrokerUnavailable."""
@@ -126,23 +141,22 @@ class EmbeddedCluster:
     def _start(self, folder: Path) -> None:
         app = self.app
         app.finalize(auto=True)
-        errors = (folder / "broker.log").open("w+b")
         self._broker = Launched(
-            "greenroom.supervisor.cluster.broker",
+            BROKER,
             BrokerConfig(
-                bind=(f"ipc://{folder}/broker",),
+                bind=(address_in(folder),),
                 data=str(self._data or folder / "data"),
                 name="embedded",
                 settings=self._settings,
                 loglevel=self._loglevel,
+                temporary=str(folder),
             ),
             what="the embedded broker",
-            errors=errors,
         )
-        self.address = self._broker.wait_until_ready(self._start_seconds)
+        self._address = self._broker.wait_until_ready(self._start_seconds).address
         self._before = (app.conf.broker_url, app.signing_key)
         app.disconnect()
-        app.conf.broker_url = self.address
+        app.conf.broker_url = self._address
         if app.signing_key is None:
             app.signing_key = secrets.token_bytes(32)
         if self._workers:
@@ -151,10 +165,10 @@ class EmbeddedCluster:
     def _start_node(self) -> None:
         app = self.app
         self._node = Launched(
-            "greenroom.supervisor.cluster.node",
+            NODE,
             NodeConfig(
-                app_blob=app.ship(),
-                broker=self.address,
+                app_blob=_shipped(app),
+                broker=self._address,
                 name="embedded@%h",
                 pool=self._pool,
                 concurrency=self._workers,
@@ -167,21 +181,46 @@ class EmbeddedCluster:
         self._node.wait_until_ready(self._start_seconds)
 
     def _stop(self, *, cold: bool) -> None:
-        app = self.app
-        try:
+        # Each of these is done whatever those before it raised, the last one first.
+        with ExitStack() as steps:
+            steps.callback(self._remove_folder)
+            steps.callback(self._stop_broker)
+            steps.callback(self._stop_node, cold=cold)
+            steps.callback(self._point_back)
             if self._before is not None and not cold:
-                app.flush(FLUSH_SECONDS)
-        finally:
-            if self._before is not None:
-                app.disconnect()
-                app.conf.broker_url, app.signing_key = self._before
-                self._before = None
-            if self._node is not None:
-                self._node.stop(self._stop_seconds, how=signal.SIGQUIT if cold else signal.SIGTERM)
-                self._node = None
-            if self._broker is not None:
-                self._broker.stop(self._stop_seconds)
-                self._broker = None
-            if self._folder is not None:
-                shutil.rmtree(self._folder, ignore_errors=True)
-                self._folder = None
+                self.app.flush(FLUSH_SECONDS)
+
+    def _point_back(self) -> None:
+        """Let the app mean again what it meant before the block."""
+        if self._before is not None:
+            self.app.disconnect()
+            self.app.conf.broker_url, self.app.signing_key = self._before
+            self._before = None
+
+    def _stop_node(self, *, cold: bool) -> None:
+        node, self._node = self._node, None
+        if node is not None:
+            node.stop(self._stop_seconds, COLD if cold else WARM)
+
+    def _stop_broker(self) -> None:
+        broker, self._broker = self._broker, None
+        if broker is not None:
+            broker.stop(self._stop_seconds, BROKER_STOP)
+
+    def _remove_folder(self) -> None:
+        folder, self._folder = self._folder, None
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _shipped(app: App) -> bytes:
+    """Return the app by value. Raises EncodeError in words for what cannot be written down."""
+    try:
+        return app.ship()
+    except Exception as error:
+        # Pickling runs whatever the application's objects define, and raises whatever they raise.
+        raise EncodeError(
+            f"the application cannot be sent to its workers: {type(error).__name__}: {error}. What its tasks use of "
+            "the program around them must be picklable; open files, locks and connections inside the tasks, or put "
+            "the tasks into a module that the workers can import"
+        ) from error

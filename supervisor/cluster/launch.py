@@ -1,98 +1,171 @@
 """Starting a broker's or a node's process, waiting until it is ready, and stopping it.
 
-Owns the pipes: the configuration goes in through one, "ready" comes back through another, and a third is the lifeline
-whose end tells the process that its starter is gone. Processes get a session of their own, so that a Ctrl-C in a
-terminal reaches only the program that started them, which then stops them in order.
+Owns the pipes: the configuration goes in through one, the word that it is ready comes back through another, and a
+third is the lifeline, whose end tells the process that its starter is gone. Processes get a session of their own, so
+that a Ctrl-C in a terminal reaches only the program that started them, which then stops them in order.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import selectors
 import signal
 import subprocess
 import sys
 import time
-from typing import IO
+import weakref
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
 
 import msgspec
 
 from ...transport.errors import GreenroomError
+from ...transport.wire.address import IPC_PATH_BYTES_MAX
+from .ready import Word, understand
+
+BROKER: Final = "greenroom.supervisor.cluster.broker"
+NODE: Final = "greenroom.supervisor.cluster.node"
+
+#: How a node is stopped: warm, then cold, then by force. Each Ctrl-C goes one step on, and so does the time.
+WARM: Final = (signal.SIGTERM, signal.SIGQUIT, signal.SIGKILL)
+COLD: Final = (signal.SIGQUIT, signal.SIGKILL)
+#: How a broker is stopped. What it confirmed is on disk at any moment, so force loses nothing.
+BROKER_STOP: Final = (signal.SIGTERM, signal.SIGKILL)
+#: The time that each step after the first has.
+STEP_SECONDS = 10.0
 
 
 class LaunchFailed(GreenroomError):
-    """Raised when a process that was started ended, or was not ready in time; its last words are in the text."""
+    """Raised when a process that was started could not begin its work, or was not ready in time; says why."""
 
 
 class Launched:
     """One process that was started here."""
 
-    def __init__(self, module: str, config: msgspec.Struct, *, what: str, errors: IO[bytes] | None = None) -> None:
+    def __init__(self, module: str, config: msgspec.Struct, *, what: str) -> None:
         """Start `python -m module DESCRIPTOR`; `config` has the fields `lifeline` and `ready`."""
         self.what = what
         config_read, config_write = os.pipe()
         ready_read, ready_write = os.pipe()
         lifeline_read, self._lifeline = os.pipe()
-        self._errors = errors
+        self._ready = ready_read
         told = msgspec.structs.replace(config, lifeline=lifeline_read, ready=ready_write)
         try:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", module, str(config_read)],
+                # -P: a file in the working folder must not take the place of a module that the process needs.
+                [sys.executable, "-P", "-m", module, str(config_read)],
                 pass_fds=(config_read, ready_write, lifeline_read),
                 start_new_session=True,
                 stdin=subprocess.DEVNULL,
-                stderr=errors,
             )
+        except BaseException:
+            os.close(config_write)
+            self._let_go()
+            raise
         finally:
             for descriptor in (config_read, ready_write, lifeline_read):
                 os.close(descriptor)
-        self._ready = ready_read
-        with os.fdopen(config_write, "wb") as file:
+        _launched.add(self)
+        # One that has ended already says so when its word is waited for.
+        with contextlib.suppress(BrokenPipeError), os.fdopen(config_write, "wb") as file:
             file.write(msgspec.msgpack.encode(told))
 
-    def wait_until_ready(self, timeout_seconds: float) -> str:
-        """Return the line that the process says when it is ready. Raises LaunchFailed."""
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self.process.pid
+
+    def wait_until_ready(self, timeout_seconds: float) -> Word:
+        """Return what the process says when it is ready. Raises LaunchFailed; then it has ended."""
         deadline = time.monotonic() + timeout_seconds
         said = b""
         with selectors.DefaultSelector() as selector:
             selector.register(self._ready, selectors.EVENT_READ)
-            while b"\n" not in said:
+            while not said.endswith(b"\n"):
                 if not selector.select(max(0.0, deadline - time.monotonic())):
                     self.kill()
-                    raise LaunchFailed(f"{self.what} was not ready within {timeout_seconds:g} s{self._last_words()}")
-                chunk = os.read(self._ready, 4096)
+                    raise LaunchFailed(f"{self.what} was not ready within {timeout_seconds:g} s, and was stopped")
+                chunk = os.read(self._ready, 65_536)
                 if not chunk:
-                    code = self.process.wait(timeout=10)
-                    raise LaunchFailed(
-                        f"{self.what} ended with exit code {code} before it was ready{self._last_words()}"
-                    )
+                    raise LaunchFailed(f"{self.what} ended before it was ready, {_in_words(self._await_end())}")
                 said += chunk
-        os.close(self._ready)
-        return said.decode().strip()
+        word = understand(said)
+        if word.failed:
+            self._await_end()
+            raise LaunchFailed(f"{self.what} could not start: {word.failed}")
+        return word
 
-    def _last_words(self) -> str:
-        """The end of what the process wrote to its error output, where that is kept."""
-        if self._errors is None:
-            return ""
-        self._errors.flush()
-        size = os.fstat(self._errors.fileno()).st_size
-        words = os.pread(self._errors.fileno(), 4096, max(0, size - 4096)).decode(errors="replace").strip()
-        return f":\n{words}" if words else ""
+    def stop(self, timeout_seconds: float, how: Sequence[signal.Signals] = WARM) -> int:
+        """Stop it by the first of these signals, and by the next ones if it does not end in time; return its exit code.
 
-    def stop(self, timeout_seconds: float, *, how: signal.Signals = signal.SIGTERM) -> int:
-        """Ask it to stop and wait; kill it after the timeout. Returns its exit code."""
-        if self.process.poll() is None:
-            self.process.send_signal(how)
-            try:
-                self.process.wait(timeout=timeout_seconds)
-            except subprocess.TimeoutExpired:
-                self.kill()
-        if self._lifeline >= 0:
-            os.close(self._lifeline)
-            self._lifeline = -1
-        return self.process.returncode
+        Ctrl-C while this waits means that somebody is in a hurry: the next signal is sent at once, and
+        KeyboardInterrupt raised when the process is gone.
+        """
+        hurry: KeyboardInterrupt | None = None
+        try:
+            for number in how:
+                try:
+                    self.process.send_signal(number)
+                    self.process.wait(timeout_seconds)
+                except subprocess.TimeoutExpired:
+                    timeout_seconds = STEP_SECONDS
+                except KeyboardInterrupt as error:
+                    hurry = error
+                else:
+                    break
+        finally:
+            self._let_go()
+        if hurry is not None:
+            raise hurry
+        return self.process.wait()
 
     def kill(self) -> None:
         """End it by force."""
         self.process.kill()
-        self.process.wait(timeout=30)
+        self.process.wait()
+        self._let_go()
+
+    def _await_end(self) -> int:
+        """Wait for the end of a process that said it would; return its exit code."""
+        try:
+            return self.process.wait(STEP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            return self.process.wait()
+        finally:
+            self._let_go()
+
+    def _let_go(self) -> None:
+        """Close our ends of the pipes."""
+        descriptors, self._lifeline, self._ready = (self._lifeline, self._ready), -1, -1
+        for descriptor in descriptors:
+            if descriptor >= 0:
+                os.close(descriptor)
+
+    def forget(self) -> None:
+        """In a process that was forked off: let go of the lifeline, so that it ends with the starter alone."""
+        self._let_go()
+
+
+def address_in(folder: Path) -> str:
+    """Return where a broker in a private folder is to listen: on a socket there, if the path is not too long."""
+    path = folder / "broker"
+    return f"ipc://{path}" if len(os.fsencode(path)) <= IPC_PATH_BYTES_MAX else "tcp://127.0.0.1:0"
+
+
+def _in_words(code: int) -> str:
+    return f"killed by signal {-code}" if code < 0 else f"with exit code {code}"
+
+
+#: What this process has started.
+_launched: weakref.WeakSet[Launched] = weakref.WeakSet()
+
+
+def _forget_in_child() -> None:
+    for launched in list(_launched):
+        launched.forget()
+
+
+os.register_at_fork(after_in_child=_forget_in_child)

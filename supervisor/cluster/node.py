@@ -8,7 +8,8 @@ the way of messages: each child has a line of its own. What it does for them: it
 ends those that a revoke names. While the broker is away the children go on, and so does this.
 
 `run_node` returns the exit code: 0 after an orderly stop, else as `pool.machine` says: 1 the supervision gave up,
-3 the application cannot be loaded, 4 children had to be killed, 5 the broker refused this node.
+3 the application cannot be loaded, 4 children had to be killed, 5 the broker refused this node; and 2 of this process
+where the node could not be started at all.
 """
 
 from __future__ import annotations
@@ -30,22 +31,37 @@ import uuid_utils
 from ...actors.connecting import addresses_of
 from ...actors.worker.control import ChildConfig
 from ...transport.clock import MICROSECONDS, Clock, system_now
+from ...transport.errors import GreenroomError
 from ...transport.page import DamagedPage, PageContents
 from ...transport.peer.attachment import Attached, Attachment, Detached, Ended, Passed, Refused
 from ...transport.verbs import Applied, ChildKind, FromBroker, Role, Spawn, Terminate
 from ...transport.wire.line import Line, News
 from ...transport.wire.wakeup import Wakeup
-from ..pool.events import BrokerReachable, Bury, Fork, Notice, SpawnAsked, StartPool, Stop, StopAsked, TerminateAsked
+from ..pool.events import (
+    BrokerReachable,
+    Bury,
+    Fork,
+    Notice,
+    PoolReady,
+    SpawnAsked,
+    StartPool,
+    Stop,
+    StopAsked,
+    TerminateAsked,
+)
 from ..pool.kernel import adopt_orphans, name_process
 from ..pool.machine import PoolMachine
 from ..pool.orders import SpawnerConfig
 from ..pool.pool import Pool
 from .config import NodeConfig, node_name
 from .folder import NodeFolder, abandoned_folders
+from .logs import set_up_logging
+from .ready import Word, say
 from .reports import Reports
 from .signals import TAKEN, Signals
-from .stderr import StderrHandler
 
+#: What a command line that cannot be has everywhere.
+EXIT_MISCONFIGURED = 2
 EXIT_REFUSED = 5
 #: After the last child: how long the broker may take to confirm the reports. Their pages keep them otherwise.
 LAST_WORD = 5 * MICROSECONDS
@@ -71,16 +87,20 @@ class NodeReady(msgspec.Struct, frozen=True):
 
 
 def run_node(
-    config: NodeConfig, *, on_ready: Callable[[NodeReady], None] | None = None, clock: Clock = system_now
+    config: NodeConfig,
+    *,
+    on_ready: Callable[[NodeReady], None] | None = None,
+    on_failed: Callable[[str], None] | None = None,
+    clock: Clock = system_now,
 ) -> int:
     """Run a worker node in this process until it is stopped; return the exit code.
 
     It must be called in the main thread: it takes the signals, and adopts the orphans of its children. `on_ready` is
-    called once. Raises NodeConfigError or AddressError for a configuration that cannot be, OSError when the runtime
-    folder cannot be made.
+    called once, or `on_failed` with the reason if it ends before it was ready. Raises NodeConfigError or AddressError
+    for a configuration that cannot be, OSError when the runtime folder cannot be made.
     """
     config.check()
-    node = Node(config, on_ready, clock)
+    node = Node(config, on_ready, on_failed, clock)
     try:
         return node.run()
     finally:
@@ -90,9 +110,16 @@ def run_node(
 class Node:
     """The parent of one worker node."""
 
-    def __init__(self, config: NodeConfig, on_ready: Callable[[NodeReady], None] | None, clock: Clock) -> None:
+    def __init__(
+        self,
+        config: NodeConfig,
+        on_ready: Callable[[NodeReady], None] | None,
+        on_failed: Callable[[str], None] | None,
+        clock: Clock,
+    ) -> None:
         self._config = config
         self._on_ready = on_ready
+        self._on_failed = on_failed
         self._clock = clock
         self._limits = config.pool_limits()
         self.name = node_name(config.name)
@@ -132,7 +159,7 @@ class Node:
             spawner,
             child=self._child_config,
             bury=self._bury,
-            notice=_tell,
+            notice=self._tell,
             ready=self._ready,
             clock=clock,
         )
@@ -142,6 +169,8 @@ class Node:
         self._until = 0
         #: Why there is no broker at present, as it was told last.
         self._detached = ""
+        #: What was told of the application that cannot be used.
+        self._told = ""
 
     def run(self) -> int:
         """Run until the pool is over and the broker knows it."""
@@ -169,10 +198,14 @@ class Node:
             self._note_heard()
             self._tick()
         assert self._pool.over is not None
-        if self._pool.over.code:
-            _log.error("the worker ends with exit code %d: %s", self._pool.over.code, self._pool.over.reason)
+        code, reason = self._pool.over.code, self._pool.over.reason
+        if code:
+            why = "" if not reason or reason in self._told else f": {reason}"
+            _log.error("the worker ends with exit code %d%s", code, why)
+        if self._on_failed is not None:
+            self._on_failed(reason or "it was stopped")
         self._line.leave("the worker stops")
-        return self._pool.over.code
+        return code
 
     def close(self) -> None:
         """Let go of everything. Children that still run are killed."""
@@ -284,8 +317,9 @@ class Node:
     def _bury(self, end: Bury, evidence: PageContents | DamagedPage) -> None:
         self._reports.of_child(end, evidence)
 
-    def _ready(self, tasks: list[str]) -> None:
+    def _ready(self, ready: PoolReady) -> None:
         _log.info("%s is ready", self.name)
+        self._on_failed = None
         if self._on_ready is not None:
             self._on_ready(
                 NodeReady(
@@ -294,10 +328,15 @@ class Node:
                     broker=self._config.broker,
                     pool=self._config.pool,
                     concurrency=self._limits.concurrency,
-                    mailboxes=self._config.mailboxes,
-                    tasks=tasks,
+                    mailboxes=ready.mailboxes,
+                    tasks=ready.tasks,
                 )
             )
+
+    def _tell(self, notice: Notice) -> None:
+        if notice.kind == "unusable":
+            self._told = notice.text
+        _log.log(logging.WARNING if notice.grave else logging.INFO, "%s", notice.text)
 
     # ---- signals ----
 
@@ -332,10 +371,6 @@ class Node:
             self._pool.tell(StopAsked(Stop.COLD, reason="whoever started this worker is gone"))
 
 
-def _tell(notice: Notice) -> None:
-    _log.log(logging.WARNING if notice.grave else logging.INFO, "%s", notice.text)
-
-
 def _stacks() -> str:
     """Return what every thread of this process is doing."""
     names: dict[int | None, str] = {thread.ident: thread.name for thread in threading.enumerate()}
@@ -350,15 +385,20 @@ def main(arguments: list[str]) -> int:
     """Run a node by the configuration that is read from a descriptor; return the exit code."""
     with os.fdopen(int(arguments[0]), "rb") as file:
         config = msgspec.msgpack.decode(file.read(), type=NodeConfig)
-    form = "%(asctime)s %(levelname)s %(message)s"
-    logging.basicConfig(level=config.loglevel, format=form, handlers=[StderrHandler()])
+    set_up_logging(config.loglevel)
 
-    def tell(ready: NodeReady) -> None:
-        if config.ready >= 0:
-            os.write(config.ready, f"{ready.name}\n".encode())
-            os.close(config.ready)
+    def ready(told: NodeReady) -> None:
+        say(config.ready, Word(name=told.name, mailboxes=told.mailboxes, tasks=told.tasks))
 
-    return run_node(config, on_ready=tell)
+    def failed(reason: str) -> None:
+        say(config.ready, Word(failed=reason))
+
+    try:
+        return run_node(config, on_ready=ready, on_failed=failed)
+    except (GreenroomError, OSError) as error:
+        failed(str(error))
+        _log.error("the worker could not start: %s", error)
+        return EXIT_MISCONFIGURED
 
 
 if __name__ == "__main__":

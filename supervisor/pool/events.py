@@ -216,9 +216,10 @@ class Bury(msgspec.Struct, frozen=True):
 
 
 class PoolReady(msgspec.Struct, frozen=True):
-    """For the first time all ordinary children are ready. `tasks`: the names that they can run."""
+    """For the first time all ordinary children are ready: the tasks that they can run, the mailboxes they serve."""
 
     tasks: list[str]
+    mailboxes: list[str] = []
 
 
 class Notice(msgspec.Struct, frozen=True):

@@ -116,6 +116,7 @@ class PoolMachine:
         self._cold_due: int | None = None
         self._announced = False
         self._tasks: list[str] = []
+        self._mailboxes: list[str] = []
         self._exit_code = 0
         self._exit_reason = ""
         self._handlers: dict[type[PoolEvent], Callable[[Any, int], None]] = {
@@ -244,11 +245,12 @@ class PoolMachine:
     def _came_up(self, ready: Ready, now: int) -> None:
         self._starts.came_up(now)
         self._tasks = self._tasks or ready.tasks
+        self._mailboxes = self._mailboxes or ready.mailboxes
         members = self._roll.active(ChildKind.POOL)
         up = sum(member.state is MemberState.READY for member in members)
         if not self._announced and up >= self._strength.wanted(ChildKind.POOL):
             self._announced = True
-            self._effect(PoolReady(self._tasks))
+            self._effect(PoolReady(self._tasks, self._mailboxes))
 
     def _ended(self, event: ChildEnded, now: int) -> None:
         member = self._roll.get(event.number)
@@ -401,7 +403,9 @@ class PoolMachine:
 
     def _give_up(self, code: int, reason: str, now: int) -> None:
         self._exit_code, self._exit_reason = code, reason
-        self._notice("gave_up", f"the worker gives up: {reason}", grave=True)
+        if code != EXIT_UNUSABLE:
+            # That nothing can use the application was told when the first child said so.
+            self._notice("gave_up", f"the worker gives up: {reason}", grave=True)
         self._enter(_Mode.COLD, now)
 
     def _reload_asked(self, _: ReloadAsked, now: int) -> None:

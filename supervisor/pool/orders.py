@@ -52,6 +52,9 @@ class SignalOrder(msgspec.Struct, frozen=True, tag="signal"):
 
 Order = ForkOrder | SignalOrder
 
+#: How a reason begins of which the children will tell themselves, since they import the application again.
+IMPORT_FAILED = "its import failed"
+
 # --- from a spawner ----------------------------------------------------------------------------------------------
 
 

@@ -47,7 +47,7 @@ from .events import (
 )
 from .kernel import children_of
 from .machine import PoolMachine
-from .orders import CannotFork, HasEnded, HasForked, SpawnerConfig, TakesOrders
+from .orders import IMPORT_FAILED, CannotFork, HasEnded, HasForked, SpawnerConfig, TakesOrders
 from .orphans import kill_group, kill_orphans
 from .spawner_link import SpawnerLink, SpawnerStartFailed
 
@@ -83,7 +83,7 @@ class Pool:
         child: Callable[[Fork], ChildConfig],
         bury: Callable[[Bury, Evidence], None],
         notice: Callable[[Notice], None],
-        ready: Callable[[list[str]], None],
+        ready: Callable[[PoolReady], None],
         clock: Clock,
     ) -> None:
         """`child` makes a child's configuration, `bury` takes its end and its page, `notice` and `ready` are told.
@@ -185,7 +185,7 @@ class Pool:
         for answer in link.answers():
             match answer:
                 case TakesOrders(reason):
-                    if reason:
+                    if reason and not reason.startswith(IMPORT_FAILED):
                         text = f"the application is not imported before the fork: {reason}"
                         self._notice(Notice("not_preloaded", text))
                     self.tell(SpawnerUp(link.generation))
@@ -364,8 +364,8 @@ class Pool:
             case KillSpawner(generation):
                 if generation in self._spawners:
                     self._spawners[generation].kill()
-            case PoolReady(tasks):
-                self._ready(tasks)
+            case PoolReady():
+                self._ready(effect)
             case Notice():
                 self._notice(effect)
             case Exit():

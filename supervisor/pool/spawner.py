@@ -49,7 +49,7 @@ from .kernel import (
     threads_of_this_process,
 )
 from .oom import OomKills
-from .orders import Answer, CannotFork, ForkOrder, HasEnded, HasForked, Order, SpawnerConfig, TakesOrders
+from .orders import IMPORT_FAILED, Answer, CannotFork, ForkOrder, HasEnded, HasForked, Order, SpawnerConfig, TakesOrders
 from .orphans import CHILD_MARK, kill_group, kill_orphans
 
 #: What a child runs: returns its exit code.
@@ -240,7 +240,7 @@ def preload(config: SpawnerConfig) -> str:
             importlib.import_module(module)
     except BaseException as error:
         # Its children import it again, and tell the node what is wrong with it.
-        return f"its import failed: {type(error).__name__}: {error}"
+        return f"{IMPORT_FAILED}: {type(error).__name__}: {error}"
     threads = threads_of_this_process()
     if threads > 1 or threading.active_count() > 1:
         names = ", ".join(thread.name for thread in threading.enumerate()[1:]) or "not Python's"
