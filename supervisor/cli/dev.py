@@ -110,7 +110,8 @@ def dev(
             watched = _watch_files(folders, events) if reload else "no, as --no-reload asks"
             if not as_json:
                 _banner(address, os.path.abspath(data), app, word, watched)
-            tell("ready" if word else "broken", _story(word), app=app, address=address)
+            if as_json or word is None:
+                tell("ready" if word else "broken", _story(word), app=app, address=address)
             code = _follow(events, broker, worker, tell)
     except KeyboardInterrupt:
         # That is how it is meant to end.

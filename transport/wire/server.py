@@ -396,7 +396,8 @@ class BrokerServer:
                 _logger.info("link %d closed: %s", effect.link, effect.reason)
             elif isinstance(effect, Notice):
                 level = logging.INFO if effect.kind in GOOD_NEWS else logging.WARNING
-                _logger.log(level, "%s %s", effect.kind, effect.fields)
+                facts = ", ".join(f"{name} {value}" for name, value in effect.fields.items())
+                _logger.log(level, "%s: %s", effect.kind.replace("_", " "), facts)
             elif isinstance(effect, ReadPages):
                 self._find_pages(effect)
             elif isinstance(effect, Stop):
