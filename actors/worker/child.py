@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import multiprocessing
 import os
 import signal
 import socket
@@ -92,6 +93,8 @@ def _prepare(config: ChildConfig) -> App:
     app.conf.broker_url = config.broker
     if config.signing_key:
         app.signing_key = config.signing_key
+    # What %(processName)s says in a log, also in the application's own: as the node names its children.
+    multiprocessing.current_process().name = f"child-{config.number}"
     app.log.setup(loglevel=config.loglevel, hostname=config.node)
     if config.modules:
         app.conf.include = [*(app.conf.include or ()), *config.modules]
