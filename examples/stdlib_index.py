@@ -150,7 +150,14 @@ class Display:
         for session in sorted(workers, key=lambda session: (session.kind, session.pid)):
             table.add_row(str(session.pid), session.kind, str(session.held), str(session.started))
         head = f"{done:,} of {self.sent:,} files    redelivered {status.redelivered}    dead letters {status.dead}"
-        lines = [head, ProgressBar(total=self.sent, completed=done, width=60), "", table, "", *self.events[-4:]]
+        lines: list[Any] = [
+            head,
+            ProgressBar(total=self.sent, completed=done, width=60),
+            "",
+            table,
+            "",
+            *self.events[-4:],
+        ]
         self._live.update(Panel(Group(*lines), title="indexing the standard library", width=76))
 
 

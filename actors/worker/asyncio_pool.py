@@ -121,7 +121,8 @@ class AsyncioPool:
         position = held.delivery.position
         interruptible = self._interruptibles[position] = Interruptible(body)
         try:
-            return await interruptible
+            done: Outcome | Afterwards = await interruptible
+            return done
         except (SoftTimeLimitExceeded, Terminated) as error:
             return self._executor.interrupted(held, error)
         except SystemExit as error:

@@ -51,6 +51,10 @@ _encode: Final = msgspec.msgpack.Encoder().encode
 _Raw: Final = msgspec.Raw
 
 
+def _settle(outcomes: list[Outcome], number: int) -> Settle:
+    return Settle(number, outcomes)
+
+
 class Station:
     """One child's consumer with its hands and ears.
 
@@ -115,7 +119,7 @@ class Station:
         before = self.settled
         while (batch := consumer.take_settle()) is not None:
             outcomes = cast("list[Outcome]", [_Raw(encoded) for encoded in batch.encoded])
-            number = self._attachment.add(lambda number, outcomes=outcomes: Settle(number, outcomes))
+            number = self._attachment.add(partial(_settle, outcomes))
             placed = page.put_settle(number, self._attachment.encoded(number))
             marks = consumer.sent(number, batch, placed, boot)
             # What found no place stays among the pending, as far as it fitted there, until it is applied.

@@ -494,7 +494,8 @@ def runtime(monkeypatch: pytest.MonkeyPatch) -> FakeRuntime:
 
 def test_running_is_the_runtimes(app: App, runtime: FakeRuntime) -> None:
     with app.run(workers=3, pool="threads") as cluster:
-        assert cluster == "the cluster"
+        entered: object = cluster
+        assert entered == "the cluster"
     assert app.worker_main(["worker", "-c", "4"]) == 3
     assert app.worker_main(["-c", "4"]) == 3
     app.start(["status"])

@@ -12,15 +12,9 @@ import pytest
 from greenroom.transport import codec, verbs
 from greenroom.transport.message import Aftermath, Delivery, Envelope, Failure, Result
 
-VECTORS: list[dict[str, Any]] = json.loads(
-    (Path(__file__).parents[1] / "vectors" / "verbs.json").read_text("utf-8")
-)
-STRUCTS: list[dict[str, Any]] = json.loads(
-    (Path(__file__).parents[1] / "vectors" / "structs.json").read_text("utf-8")
-)
-BROKEN: list[dict[str, Any]] = json.loads(
-    (Path(__file__).parents[1] / "vectors" / "broken.json").read_text("utf-8")
-)
+VECTORS: list[dict[str, Any]] = json.loads((Path(__file__).parents[1] / "vectors" / "verbs.json").read_text("utf-8"))
+STRUCTS: list[dict[str, Any]] = json.loads((Path(__file__).parents[1] / "vectors" / "structs.json").read_text("utf-8"))
+BROKEN: list[dict[str, Any]] = json.loads((Path(__file__).parents[1] / "vectors" / "broken.json").read_text("utf-8"))
 TYPES: dict[str, type] = {kind.__name__: kind for kind in (Envelope, Delivery, Result, Failure, Aftermath)}
 
 
@@ -28,7 +22,7 @@ TYPES: dict[str, type] = {kind.__name__: kind for kind in (Envelope, Delivery, R
 def test_a_frame_with_one_verb_has_these_bytes(vector: dict[str, Any]) -> None:
     frame = bytes.fromhex(vector["hex"])
     decode = codec.decode_to_broker if vector["to"] == "broker" else codec.decode_from_broker
-    decoded = decode([frame])
+    decoded: Any = decode([frame])
     assert isinstance(decoded, list), decoded
     assert [type(verb).__name__ for verb in decoded] == [vector["name"].split()[0]]
     assert codec.encode(decoded) == [frame]
