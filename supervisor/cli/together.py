@@ -17,8 +17,9 @@ STOP_SECONDS = 30.0
 @contextmanager
 def broker_process(config: BrokerConfig) -> Iterator[Launched]:
     """Run a broker for the time of the block. Raises LaunchFailed."""
-    broker = Launched(BROKER, config, what="the broker")
+    broker = Launched(BROKER, what="the broker")
     try:
+        broker.begin(config)
         yield broker
     finally:
         broker.stop(STOP_SECONDS, BROKER_STOP)
@@ -36,4 +37,6 @@ def start_node(app: str, address: str, *, concurrency: int, pool: str, mailboxes
         path=[os.getcwd()],
         signing_key=os.environ.get("GREENROOM_SIGNING_KEY", "").encode(),
     )
-    return Launched(NODE, config, what=f"the worker of {app}")
+    node = Launched(NODE, what=f"the worker of {app}")
+    node.begin(config)
+    return node

@@ -35,7 +35,7 @@ from ..spec import ChildSpec, Supervisor
 from ..threads import ThreadChild, ThreadRunner
 from .folders import node_folder
 from .logs import set_up_logging
-from .ready import Word, say
+from .ready import Word, read_config, say
 
 DEFAULT_ADDRESS = "tcp://127.0.0.1:5670"
 DEFAULT_DATA = ".greenroom"
@@ -203,8 +203,9 @@ def pages_of_node(node: str, sessions: list[str]) -> list[Report]:
 
 def main(arguments: list[str]) -> int:
     """Run a broker by the BrokerConfig (MessagePack) that is read from a descriptor; return the exit code."""
-    with os.fdopen(int(arguments[0]), "rb") as file:
-        config = msgspec.msgpack.decode(file.read(), type=BrokerConfig)
+    config = read_config(int(arguments[0]), BrokerConfig)
+    if config is None:
+        return EXIT_NOT_STARTED
     for descriptor in (config.lifeline, config.ready):
         if descriptor >= 0:
             # They came by inheritance, and are for this process alone.

@@ -141,8 +141,11 @@ class EmbeddedCluster:
     def _start(self, folder: Path) -> None:
         app = self.app
         app.finalize(auto=True)
-        self._broker = Launched(
-            BROKER,
+        self._broker = Launched(BROKER, what="the embedded broker")
+        if self._workers:
+            # It imports what it needs while the broker does.
+            self._node = Launched(NODE, what="the embedded worker")
+        self._broker.begin(
             BrokerConfig(
                 bind=(address_in(folder),),
                 data=str(self._data or folder / "data"),
@@ -150,8 +153,7 @@ class EmbeddedCluster:
                 settings=self._settings,
                 loglevel=self._loglevel,
                 temporary=str(folder),
-            ),
-            what="the embedded broker",
+            )
         )
         self._address = self._broker.wait_until_ready(self._start_seconds).address
         self._before = (app.conf.broker_url, app.signing_key)
@@ -159,13 +161,12 @@ class EmbeddedCluster:
         app.conf.broker_url = self._address
         if app.signing_key is None:
             app.signing_key = secrets.token_bytes(32)
-        if self._workers:
-            self._start_node()
+        if self._node is not None:
+            self._begin_work(self._node)
 
-    def _start_node(self) -> None:
+    def _begin_work(self, node: Launched) -> None:
         app = self.app
-        self._node = Launched(
-            NODE,
+        node.begin(
             NodeConfig(
                 app_blob=_shipped(app),
                 broker=self._address,
@@ -175,10 +176,9 @@ class EmbeddedCluster:
                 mailboxes=self._mailboxes or [],
                 loglevel=self._loglevel,
                 signing_key=app.signing_key or b"",
-            ),
-            what="the embedded worker",
+            )
         )
-        self._node.wait_until_ready(self._start_seconds)
+        node.wait_until_ready(self._start_seconds)
 
     def _stop(self, *, cold: bool) -> None:
         # Each of these is done whatever those before it raised, the last one first.

@@ -44,14 +44,13 @@ class LaunchFailed(GreenroomError):
 class Launched:
     """One process that was started here."""
 
-    def __init__(self, module: str, config: msgspec.Struct, *, what: str) -> None:
-        """Start `python -m module DESCRIPTOR`; `config` has the fields `lifeline` and `ready`."""
+    def __init__(self, module: str, *, what: str) -> None:
+        """Start `python -m module DESCRIPTOR`, which imports what it needs and waits for its configuration."""
         self.what = what
-        config_read, config_write = os.pipe()
-        ready_read, ready_write = os.pipe()
+        config_read, self._config = os.pipe()
+        self._ready, ready_write = os.pipe()
         lifeline_read, self._lifeline = os.pipe()
-        self._ready = ready_read
-        told = msgspec.structs.replace(config, lifeline=lifeline_read, ready=ready_write)
+        self._theirs = (lifeline_read, ready_write)
         try:
             self.process = subprocess.Popen(
                 # -P: a file in the working folder must not take the place of a module that the process needs.
@@ -61,15 +60,20 @@ class Launched:
                 stdin=subprocess.DEVNULL,
             )
         except BaseException:
-            os.close(config_write)
             self._let_go()
             raise
         finally:
             for descriptor in (config_read, ready_write, lifeline_read):
                 os.close(descriptor)
         _launched.add(self)
-        # One that has ended already says so when its word is waited for.
-        with contextlib.suppress(BrokenPipeError), os.fdopen(config_write, "wb") as file:
+
+    def begin(self, config: msgspec.Struct) -> None:
+        """Let it begin, with this configuration, which has the fields `lifeline` and `ready`."""
+        lifeline, ready = self._theirs
+        told = msgspec.structs.replace(config, lifeline=lifeline, ready=ready)
+        descriptor, self._config = self._config, -1
+        # A process that has ended already is noticed when its word is waited for.
+        with contextlib.suppress(BrokenPipeError), os.fdopen(descriptor, "wb") as file:
             file.write(msgspec.msgpack.encode(told))
 
     @property
@@ -139,7 +143,8 @@ class Launched:
 
     def _let_go(self) -> None:
         """Close our ends of the pipes."""
-        descriptors, self._lifeline, self._ready = (self._lifeline, self._ready), -1, -1
+        descriptors = (self._config, self._lifeline, self._ready)
+        self._config = self._lifeline = self._ready = -1
         for descriptor in descriptors:
             if descriptor >= 0:
                 os.close(descriptor)

@@ -56,7 +56,7 @@ from ..pool.pool import Pool
 from .config import NodeConfig, node_name
 from .folder import NodeFolder, abandoned_folders
 from .logs import set_up_logging
-from .ready import Word, say
+from .ready import Word, read_config, say
 from .reports import Reports
 from .signals import TAKEN, Signals
 
@@ -383,8 +383,9 @@ def _stacks() -> str:
 
 def main(arguments: list[str]) -> int:
     """Run a node by the configuration that is read from a descriptor; return the exit code."""
-    with os.fdopen(int(arguments[0]), "rb") as file:
-        config = msgspec.msgpack.decode(file.read(), type=NodeConfig)
+    config = read_config(int(arguments[0]), NodeConfig)
+    if config is None:
+        return EXIT_MISCONFIGURED
     set_up_logging(config.loglevel)
 
     def ready(told: NodeReady) -> None:

@@ -1,14 +1,18 @@
-"""The one word that a started process says to its starter: that it is ready, or why it never will be.
+"""What a started process and its starter tell each other: the configuration, and one word back.
 
-A line of JSON through a pipe. The end of the pipe without a word means that the process ended before it could say any.
+The configuration is MessagePack and ends with its pipe. The word, that it is ready or why it never will be, is a line
+of JSON through another pipe, whose end without a word means that the process ended before it could say any.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+from typing import TypeVar
 
 import msgspec
+
+C = TypeVar("C", bound=msgspec.Struct)
 
 
 class Word(msgspec.Struct, frozen=True, kw_only=True):
@@ -22,6 +26,13 @@ class Word(msgspec.Struct, frozen=True, kw_only=True):
 
 
 _decoder = msgspec.json.Decoder(Word)
+
+
+def read_config(descriptor: int, kind: type[C]) -> C | None:
+    """Return the configuration, once it is there; None if the starter ended before it gave one."""
+    with os.fdopen(descriptor, "rb") as file:
+        data = file.read()
+    return msgspec.msgpack.decode(data, type=kind) if data else None
 
 
 def say(descriptor: int, word: Word) -> None:
