@@ -121,7 +121,7 @@ class AsyncioPool:
         position = held.delivery.position
         interruptible = self._interruptibles[position] = Interruptible(body)
         try:
-            done: Outcome | Afterwards = await interruptible
+            done: Done = await interruptible
             return done
         except (SoftTimeLimitExceeded, Terminated) as error:
             return self._executor.interrupted(held, error)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import resource
 import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Final, cast
 
 import msgspec
