@@ -15,7 +15,7 @@ import msgspec
 
 from ..codec import BODY_BYTES_MAX, encode_envelopes, envelopes_of
 from ..message import Envelope, Flag, More
-from ..store.records import Append
+from ..store.records import Append, Drop
 from ..store.records import Session as SessionRecord
 from ..verbs import Confirm, Durability, Group, Publish, Refusal
 from .desk import Desk
@@ -28,6 +28,7 @@ from .settling import resolve
 
 #: As a plain integer: an IntFlag's own operators cost ten times as much.
 CHOSEN_ID = int(Flag.CHOSEN_ID)
+NO_MESSAGES = encode_envelopes([])
 #: Idle mailboxes are looked for this often when there are too many, in microseconds.
 FORGET_EVERY = 1_000_000
 
@@ -237,11 +238,7 @@ class Accepting:
         base = desk.positions(count)
         durability = desk.durability(mailbox)
         row = Row(base, count, mailbox, priority, session.id, durability)
-        if durability:
-            until = desk.now.wall + desk.settings.unique_ttl if unique else 0
-            desk.journal.write(
-                Append(base, count, mailbox.name, priority, 0, session.id, blob, unique, until), durability
-            )
+        self._write(row, blob, unique)
         accepted.rows.append(row)
         mailbox.depth += count
         lane = mailbox.lane(priority)
@@ -257,9 +254,9 @@ class Accepting:
                 for each in messages:
                     lane.put_behind(each)
         else:
-            lane.tail += count
+            lane.leave(base, count)
             accepted.tails.append((row, count))
-        if unique and durability:
+        if unique:
             accepted.unique.append(Unique(unique, row, message))
             if message is not None:
                 row.unjudged = True
@@ -277,13 +274,8 @@ class Accepting:
         durability = desk.durability(mailbox)
         row = Row(base, 1, mailbox, envelope.priority, session.id, durability, due=due)
         row.loaded = 1
-        unique = envelope.id if envelope.flags & CHOSEN_ID and durability else ""
-        if durability:
-            blob = encode_envelopes([envelope])
-            until = desk.now.wall + desk.settings.unique_ttl if unique else 0
-            desk.journal.write(
-                Append(base, 1, mailbox.name, envelope.priority, due, session.id, blob, unique, until), durability
-            )
+        unique = envelope.id if envelope.flags & CHOSEN_ID else ""
+        self._write(row, encode_envelopes([envelope]), unique)
         accepted.rows.append(row)
         message = Message(base, row, envelope, stage=Stage.SCHEDULED)
         accepted.messages.append(message)
@@ -291,10 +283,25 @@ class Accepting:
         mailbox.scheduled += 1
         if unique:
             row.unjudged = True
-            desk.known[base] = row
+            if durability:
+                desk.known[base] = row
             accepted.unique.append(Unique(unique, row, message))
         else:
             self._schedule.add(due, message)
+
+    def _write(self, row: Row, blob: bytes, unique: str) -> None:
+        """Let the store keep the row, and judge its id if it was chosen."""
+        desk = self._desk
+        until = desk.now.wall + desk.settings.unique_ttl if unique else 0
+        append = Append(
+            row.base, row.count, row.mailbox.name, row.priority, row.due, row.publisher, blob, unique, until
+        )
+        if row.durability:
+            desk.journal.write(append, row.durability)
+        elif unique:
+            # Nothing of it stays in the store but its id: a row that is gone in the commit that brings it.
+            desk.journal.write(msgspec.structs.replace(append, blob=NO_MESSAGES), row.durability)
+            desk.journal.write(Drop([row.base]), row.durability)
 
     # --- what the store said -------------------------------------------------------------------------------------
 
@@ -362,13 +369,25 @@ class Accepting:
         if message.stage == Stage.READY:
             lane.remove(message)
         message.stage = Stage.SETTLED
+        # It was in nobody's hands yet, but a commit may take so long that its holder was judged meanwhile.
+        desk.loose.pop(message.position, None)
+        if message.past is not None:
+            desk.end_past(message)
 
     def purged(self, accepted: Accepted, mailbox: Mailbox) -> None:
-        """The mailbox was purged of what this publish left to the store."""
+        """The mailbox was purged: of this publish nothing is left to the store, and nothing waits for its word."""
         for row, _ in accepted.tails:
             if row.mailbox is mailbox:
                 row.left = 0
         accepted.tails = [(row, count) for row, count in accepted.tails if row.mailbox is not mailbox]
+        for unique in accepted.unique:
+            row, message = unique.row, unique.message
+            if row.mailbox is mailbox and row.unjudged and message is not None:
+                row.unjudged = False
+                if row.due:
+                    self._desk.end(message)
+                else:
+                    mailbox.lane(row.priority).unjudged -= 1
 
 
 def _has_times(more: More) -> bool:

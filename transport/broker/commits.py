@@ -7,7 +7,7 @@ what was undone. When even that does not fit, or when the store failed for anoth
 
 from __future__ import annotations
 
-from ..store.records import Append, Lease, Record, Synchronous
+from ..store.records import Append, Lease, Past, Record, Synchronous
 from ..verbs import Deliver, FromBroker
 from .accept import Accepting
 from .desk import Desk
@@ -92,6 +92,8 @@ def _without(record: Record, undone: set[int]) -> Record | None:
     """The record without what was undone; None when nothing is left of it."""
     if isinstance(record, Append):
         return None if record.base in undone else record
+    if isinstance(record, Past):
+        return None if record.position in undone else record
     if isinstance(record, Lease):
         positions = [position for position in record.positions if position not in undone]
         return Lease(record.lease, record.session, positions) if positions else None

@@ -132,6 +132,11 @@ class Broker:
         self._wake_at = 0
         self._stopped = False
 
+    @property
+    def recovering(self) -> bool:
+        """Whether rows are still read that must be known before anything happens."""
+        return bool(self._recovering)
+
     def start(self, now: Now) -> list[Effect]:
         """The first effects: read what recovery needs, or begin at once."""
         self.desk.now = now

@@ -236,13 +236,19 @@ class Desk:
         row.left -= 1
         self.journal.lost(row)
         if message.past is not None:
-            self._end_past(message)
+            self.end_past(message)
         if self.loose:
             self.loose.pop(message.position, None)
-        if self.known and not row.left:
-            self.known.pop(row.base, None)
+        if self.known and not row.left and row.base in self.known:
+            self._unknow(row)
 
-    def _end_past(self, message: Message) -> None:
+    def _unknow(self, row: Row) -> None:
+        """All of a known row is gone. A read that was asked for before that is committed may still find it."""
+        known = self.known
+        self.journal.open.then.append(lambda: _forget(known, row.base))
+
+    def end_past(self, message: Message) -> None:
+        """The message is over, and so is its past."""
         row = message.row
         past = message.past
         assert past is not None
@@ -289,3 +295,7 @@ class Desk:
             self.journal.over(lease)
         if session.starving:
             self.wake(session)
+
+
+def _forget(known: dict[int, Row], base: int) -> None:
+    known.pop(base, None)

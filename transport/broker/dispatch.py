@@ -43,31 +43,38 @@ class Dispatch:
         self._quarantine = quarantine
 
     def run(self) -> None:
-        """Serve every busy mailbox, then the suspects."""
+        """Serve the suspects, then every busy mailbox."""
         desk = self._desk
         if desk.draining:
             return
         self._hosting.run()
+        self._quarantine.run()
         # Again, for aftermaths of what ended here: they make none, so this ends.
         while desk.busy:
             busy, desk.busy = desk.busy, {}
-            served: list[Mailbox] = []
-            for mailbox in busy.values():
-                if mailbox.is_actor:
-                    self._hosting.serve(mailbox)
-                elif mailbox.ready:
-                    given = self._serve(mailbox)
-                    if mailbox.ready:
-                        if given:
-                            served.append(mailbox)
-                        else:
-                            self._starve(mailbox)
-            for mailbox in served:
-                self._starve(mailbox)
-        self._quarantine.run()
+            self._serve_all(busy)
+
+    def _serve_all(self, busy: dict[str, Mailbox]) -> None:
+        served: list[Mailbox] = []
+        for mailbox in busy.values():
+            if mailbox.is_actor:
+                self._hosting.serve(mailbox)
+            elif mailbox.ready:
+                given = self._serve(mailbox)
+                if mailbox.ready:
+                    if given:
+                        served.append(mailbox)
+                    else:
+                        self._starve(mailbox)
+        for mailbox in served:
+            self._starve(mailbox)
 
     def _starve(self, mailbox: Mailbox) -> None:
         """Nobody takes any more from this mailbox at present: let its consumers bring it back."""
+        lane = mailbox.first_lane()
+        if lane is None or lane.head[0].row.unjudged:
+            # It waits for the store, which brings it back; what arrives before the rest need not wait with it.
+            return
         mailbox.starved = True
         name = mailbox.name
         for session in mailbox.consumers:

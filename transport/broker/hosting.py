@@ -85,15 +85,15 @@ class Hosting:
         owner = self._owner(mailbox)
         if owner is None:
             return
-        room = min(ACTOR_AHEAD - mailbox.acquired - mailbox.started, owner.room)
-        taken = self._take(mailbox, owner, room) if room > 0 else []
+        taken: list[Message] = []
+        if self._take(mailbox, owner, taken):
+            # What waits for the store or for its time is brought back by them; this by the owner.
+            mailbox.starved = True
+            owner.starving[mailbox.name] = mailbox
         for lane in mailbox.lanes:
             self._rows.read_ahead(lane)
         if taken:
             self._leasing.lease(owner, mailbox, taken)
-        if mailbox.ready:
-            mailbox.starved = True
-            owner.starving[mailbox.name] = mailbox
 
     def _owner(self, mailbox: Mailbox) -> Session | None:
         """The child that has this actor, or gets it now; None: there is none, or it can't be reached."""
@@ -124,34 +124,33 @@ class Hosting:
                 best = session
         return best
 
-    def _take(self, mailbox: Mailbox, owner: Session, room: int) -> list[Message]:
-        """Take up to `room` messages off the lanes that may go out now."""
+    def _take(self, mailbox: Mailbox, owner: Session, taken: list[Message]) -> bool:
+        """Take what may go out now off the lanes; True if it is the owner's room that bounds it."""
         desk = self._desk
+        room = min(ACTOR_AHEAD - mailbox.acquired - mailbox.started, owner.room)
         speeds = desk.speeds
         short = desk.settings.short_task
         free = 1 if owner.free_slots > 0 and not (mailbox.acquired or mailbox.started) else 0
-        taken: list[Message] = []
-        while len(taken) < room:
-            lane = mailbox.first_lane()
-            if lane is None:
-                break
+        while (lane := mailbox.first_lane()) is not None:
             message = lane.head[0]
             if message.row.unjudged:
-                break
+                return False
             past = message.past
             if past is not None and past.due > desk.now.wall:
                 if self._delays.get(mailbox.name) != past.due:
                     self._delays[mailbox.name] = past.due
                     heapq.heappush(self._delayed, (past.due, mailbox.name))
-                break
+                return False
+            if len(taken) >= room:
+                return True
             if len(taken) >= free:
                 speed = speeds.get(message.envelope.name)
                 if speed is None or speed.average > short:
-                    break
+                    return True
             lane.pop()
             if not self._endings.before_start(message):
                 taken.append(message)
-        return taken
+        return False
 
 
 def _held(session: Session) -> tuple[int, int]:

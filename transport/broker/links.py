@@ -252,14 +252,14 @@ class Links:
 
     def _reconcile(self, session: Session, verb: Attach) -> list[int]:
         """Compare what the child holds with what was leased to it; return what it must give up."""
-        listed = {holding.position: holding for holding in verb.held}
+        # It may run a message under an old lease and hold the same one under a new lease.
+        listed = {(holding.position, holding.lease): holding for holding in verb.held}
         lost: list[Message] = []
         for position, message in session.held.items():
-            holding = listed.get(position)
-            if holding is None or message.lease is None or holding.lease != message.lease.id:
+            holding = listed.pop((position, message.lease.id), None) if message.lease is not None else None
+            if holding is None or message.lease is None:
                 lost.append(message)
                 continue
-            del listed[position]
             message.lease.link = session.link
             if holding.started and message.stage == Stage.ACQUIRED:
                 message.stage = Stage.STARTED
@@ -270,23 +270,30 @@ class Links:
         for message in lost:
             self._places.back(message)
         # Also what it has under an older lease than the one that it never got.
-        return [position for position, holding in listed.items() if not holding.started]
+        return [holding.position for holding in listed.values() if not holding.started]
 
     # --- credit --------------------------------------------------------------------------------------------------
 
     def credit(self, session: Session, verb: Credit | Return) -> None:
         """From now on the session may hold this much."""
         session.window = min(max(0, verb.window), self._desk.settings.window_max)
-        if session.starving and session.room > 0:
-            self._desk.wake(session)
+        self._has_room(session)
+
+    def _has_room(self, session: Session) -> None:
+        """The session may take again: look at what waits for it, or for a host like it."""
+        if session.room > 0:
+            if session.starving:
+                self._desk.wake(session)
+            if session.kind == ChildKind.ACTORS:
+                self._hosting.attached(session)
 
     # --- heartbeats ----------------------------------------------------------------------------------------------
 
     def pong(self, session: Session, number: int) -> None:
         """Everything that was said before this number was read."""
         desk = self._desk
-        if desk.outflow.pong(desk.effects, session, number, desk.now.boot) and session.open:
-            desk.wake(session)
+        if desk.outflow.pong(desk.effects, session, number, desk.now.boot):
+            self._has_room(session)
 
     def tick(self) -> None:
         """Say something to every node each heartbeat (D19), and cut those that do not read (D9)."""

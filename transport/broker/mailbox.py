@@ -40,7 +40,18 @@ class Declared(msgspec.Struct):
 class Lane:
     """The ready messages of one mailbox and priority."""
 
-    __slots__ = ("after", "bytes", "head", "mailbox", "priority", "reading", "returned", "tail", "unjudged")
+    __slots__ = (
+        "after",
+        "bytes",
+        "head",
+        "mailbox",
+        "newest",
+        "priority",
+        "reading",
+        "returned",
+        "tail",
+        "unjudged",
+    )
 
     def __init__(self, mailbox: Mailbox, priority: int) -> None:
         self.mailbox = mailbox
@@ -52,6 +63,8 @@ class Lane:
         self.bytes = 0
         #: Messages that are in the store only.
         self.tail = 0
+        #: Base of the last row that was left to the store.
+        self.newest = 0
         #: Base of the last row that was loaded.
         self.after = -1
         #: Token of the read that is under way; 0: none. The answer to another one is out of date.
@@ -73,6 +86,11 @@ class Lane:
         for message in messages:
             head.append(message)
             self.bytes += len(message.envelope.body)
+
+    def leave(self, base: int, count: int) -> None:
+        """Leave a newly accepted row to the store."""
+        self.tail += count
+        self.newest = base
 
     def put_behind(self, message: Message) -> None:
         """Add a message at the end that no read would find here: it waited elsewhere, or the store has it not."""

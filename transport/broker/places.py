@@ -127,7 +127,7 @@ class Places:
         elif message.past is not None:
             lane.put_behind(message)
         else:
-            lane.tail += 1
+            lane.leave(row.base, 1)
         desk.stir(mailbox)
 
     def write_past(self, message: Message) -> None:

@@ -13,7 +13,7 @@ from ..verbs import Cancel, Recall, Terminate
 from .accept import Accepting
 from .desk import Desk
 from .endings import Endings
-from .held import Message, Stage
+from .held import Message
 from .mailbox import Mailbox
 from .schedule import Schedule
 from .sessions import Session
@@ -62,10 +62,6 @@ class Removal:
         for batch in desk.journal.batches():
             for accepted in batch.accepted:
                 self._accepting.purged(accepted, mailbox)
-                for unique in accepted.unique:
-                    waiting = unique.message
-                    if unique.row.mailbox is mailbox and waiting is not None and waiting.stage == Stage.SCHEDULED:
-                        desk.end(waiting)
 
     def _purge_tails(self, mailbox: Mailbox) -> None:
         """What only the store has. A read that is under way would bring it back, so that its answer is not taken."""

@@ -113,6 +113,10 @@ class Watching:
             if session.link == link:
                 self._read(session, ids)
 
+    def watched(self) -> list[str]:
+        """Every id that is watched, once for each session that does."""
+        return [id for id, sessions in self._watchers.items() for _ in sessions]
+
     def unwatch(self, session: Session, ids: list[str]) -> None:
         """The session no longer wants to know."""
         for id in ids:

@@ -98,24 +98,25 @@ class Schedule:
         due, base = self.horizon
         desk.effects.append(ReadDue(self.reading, due, base, self._messages_max))
 
-    def read(self, messages: Iterable[Message], last: StoredRow | None) -> None:
-        """The answer to the read: what was not in memory, and the last row; None: there was none.
-
-        A read that overlapped a failed commit may have missed what is written anew: then the horizon stays.
-        """
-        desk = self._desk
+    def read_counts(self) -> bool:
+        """The read is over; False if a commit failed meanwhile, so that it tells nothing and is asked for again."""
         self.reading = 0
+        return self._failures == self._desk.failures
+
+    def read(self, messages: Iterable[Message], last: StoredRow | None) -> None:
+        """The answer to the read: what was not in memory, and the last row; None: there was none."""
+        desk = self._desk
         for message in messages:
             message.stage = Stage.SCHEDULED
             desk.known[message.row.base] = message.row
             heapq.heappush(self._heap, (message.row.due, message.position, message))
             self.tail -= 1
-        if desk.failures == self._failures:
-            if last is not None:
-                self.horizon = (last.due, last.base)
-            elif self.tail:
-                desk.notice("schedule_tail_missing", messages=self.tail)
-                self.tail = 0
+        if last is not None:
+            self.horizon = (last.due, last.base)
+        elif self.tail:
+            # Never seen: the counts would have gone wrong. Better a notice than a schedule that is read for ever.
+            desk.notice("schedule_tail_missing", messages=self.tail)
+            self.tail = 0
         if not self.tail:
             self.horizon = (NEVER, 0)
 
@@ -127,15 +128,17 @@ class Schedule:
 
     # --- looking for messages ------------------------------------------------------------------------------------
 
+    def waiting(self) -> list[Message]:
+        """All messages that wait in memory."""
+        return [entry[2] for entry in self._heap if entry[2].stage == Stage.SCHEDULED]
+
     def waiting_of(self, mailbox: Mailbox) -> list[Message]:
         """Messages of this mailbox that wait in memory."""
-        return [
-            entry[2] for entry in self._heap if entry[2].row.mailbox is mailbox and entry[2].stage == Stage.SCHEDULED
-        ]
+        return [message for message in self.waiting() if message.row.mailbox is mailbox]
 
     def waiting_with(self, ids: dict[str, None]) -> list[Message]:
         """Messages with one of these ids that wait in memory."""
-        return [entry[2] for entry in self._heap if entry[2].envelope.id in ids and entry[2].stage == Stage.SCHEDULED]
+        return [message for message in self.waiting() if message.envelope.id in ids]
 
     def forget_tail(self, count: int) -> None:
         """So many rows of the tail are dropped from the store: a read that is under way is out of date."""

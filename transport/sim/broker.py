@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 
 from .. import codec
 from ..broker.core import Broker
@@ -33,6 +34,7 @@ from ..broker.events import (
     ReadRows,
     Received,
     ResultsRead,
+    RoomRegained,
     RowsRead,
     Send,
     Stop,
@@ -49,6 +51,9 @@ from ..store.base import Store
 from ..store.records import Record, Synchronous
 from ..verbs import FromBroker, Publish, Report, ToBroker
 
+#: When simulated time begins.
+BEGINNING = Now(1_000_000_000, 1_700_000_000_000_000)
+
 
 class SimBroker:
     """One broker, its store and its links."""
@@ -58,24 +63,32 @@ class SimBroker:
         store: Store,
         settings: BrokerSettings | None = None,
         *,
-        now: Now = Now(1_000_000_000, 1_700_000_000_000_000),
+        now: Now = BEGINNING,
         eager: bool = True,
         pages: Callable[[str, list[str]], list[Report]] | None = None,
+        on_send: Callable[[int, FromBroker], None] | None = None,
+        on_persist: Callable[[list[Record]], None] | None = None,
     ) -> None:
+        """`pages` answers ReadPages with what lies on this host. `on_send` is called for each verb that leaves,
+        `on_persist` when records are made, before they are committed."""
         self.store = store
         self.settings = settings or BrokerSettings()
         self.now = now
         self.eager = eager
         self.inbox: dict[int, list[FromBroker]] = {}
-        self.closed: list[int] = []
+        #: Links that the broker has cut.
+        self.closed: dict[int, str] = {}
         self.notices: list[Notice] = []
         self.stopped: Stop | None = None
         self.wake_at = 0
         self.commits = 0
         self._pages = pages
+        self._on_send = on_send
+        self._on_persist = on_persist
         self._links = itertools.count(1)
         #: Persists and reads, in the order in which they were asked for.
         self._queue: deque[Effect] = deque()
+        self._no_room = False
         self.broker = Broker(store.open(), self.settings, "sim", now)
         self._carry_out(self.broker.start(now))
 
@@ -100,13 +113,19 @@ class SimBroker:
         self.deliver(link, codec.encode_publish(Publish(0, number, answered, [group]), parts))
 
     def deliver(self, link: int, message: list[bytes]) -> None:
-        """Hand the broker one message of this link as it came from the wire."""
+        """Hand the broker one message of this link as it came from the wire; nothing of a link that it has cut."""
+        if link in self.closed:
+            return
         verbs = codec.decode_to_broker(message)
         self.apply(Received([Frame(link, verbs, message[1:], sum(map(len, message)))]))
 
     def close(self, *links: int) -> None:
-        """These connections end."""
-        self.apply(LinksClosed(list(links)))
+        """These connections end. The broker hears nothing of those that it cut itself."""
+        ended = [link for link in links if link not in self.closed]
+        for link in ended:
+            self.closed[link] = "ended by its peer"
+        if ended:
+            self.apply(LinksClosed(ended))
 
     def heard(self, link: int) -> list[FromBroker]:
         """Return and forget what this link was told."""
@@ -138,13 +157,18 @@ class SimBroker:
         if not self._queue:
             return False
         if not isinstance(self._queue[0], Persist):
-            self._read(self._queue.popleft())
+            try:
+                self._read(self._queue.popleft())
+            except StoreFailed as error:
+                self.apply(PersistFailed(0, 0, False, str(error)))
             return True
         group: list[Persist] = []
-        while self._queue and isinstance(self._queue[0], Persist):
-            effect = self._queue.popleft()
-            assert isinstance(effect, Persist)
+        for effect in self._queue:
+            if not isinstance(effect, Persist):
+                break
             group.append(effect)
+        for _ in group:
+            self._queue.popleft()
         records: list[Record] = [record for persist in group for record in persist.records]
         synchronous = max(persist.synchronous for persist in group)
         try:
@@ -154,16 +178,28 @@ class SimBroker:
             rest = [effect for effect in self._queue if isinstance(effect, Persist)]
             self._queue = deque(effect for effect in self._queue if not isinstance(effect, Persist))
             last = (group + rest)[-1].serial
+            self._no_room = True
             self.apply(PersistFailed(group[0].serial, last, isinstance(error, StoreFull), str(error)))
             return True
         self.commits += 1
         self.apply(Persisted(group[-1].serial, committed.duplicates))
         return True
 
+    @property
+    def waits(self) -> bool:
+        """Whether something waits for the store."""
+        return bool(self._queue)
+
     def settle(self) -> None:
         """Commit until nothing waits."""
         while self.commit():
             pass
+
+    def ask_for_room(self) -> None:
+        """After a commit found no room: tell the broker if the store has room again."""
+        if self._no_room and self.store.has_room():
+            self._no_room = False
+            self.apply(RoomRegained())
 
     def _carry_out(self, effects: Iterable[Effect]) -> None:
         for effect in effects:
@@ -171,7 +207,7 @@ class SimBroker:
                 case Send():
                     self._send(effect)
                 case CloseLink():
-                    self.closed.append(effect.link)
+                    self.closed.setdefault(effect.link, effect.reason)
                 case WakeAt():
                     self.wake_at = effect.boot
                 case Notice():
@@ -179,8 +215,11 @@ class SimBroker:
                 case Stop():
                     self.stopped = effect
                 case Sweep():
-                    self.store.sweep(self.now.wall, effect.limit)
+                    with suppress(StoreFailed):  # the next commit says so
+                        self.store.sweep(self.now.wall, effect.limit)
                 case _:
+                    if isinstance(effect, Persist) and self._on_persist is not None:
+                        self._on_persist(effect.records)
                     self._queue.append(effect)
         if self.eager:
             self.settle()
@@ -189,6 +228,9 @@ class SimBroker:
         message = codec.encode(effect.verbs)
         verbs = codec.decode_from_broker(message)
         assert not isinstance(verbs, BadFrame)
+        if self._on_send is not None:
+            for verb in verbs:
+                self._on_send(effect.link, verb)
         self.inbox.setdefault(effect.link, []).extend(verbs)
 
     def _read(self, effect: Effect) -> None:

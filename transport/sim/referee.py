@@ -1,0 +1,426 @@
+"""A referee for a simulated broker: it sees every commit and every verb that leaves, and knows what the world did.
+
+The world tells it facts (who said what of which delivery, which sessions broke, what an operator asked for); the
+broker's records and verbs are judged by them. Its judgements, by the names that `docs/guarantees.md` has for them:
+
+- LOSS: a message leaves its row for a reason: its child or an operator said so, its time was over, its holder was lost.
+- SPUR: a message is leased a second time only after its holder broke, gave it back, or asked for it again.
+- LIMIT: nothing is leased beyond its bound, and a dead letter has reached it.
+- INNOCENT: nobody is blamed for more deaths than he was in.
+- ORDER: first deliveries of one sender, mailbox and priority go out in the order in which they were accepted.
+- RESULT: what is terminal stays as it is.
+- D7: no Deliver leaves before its lease, no Confirm before its number, is in the store.
+- TIME: nothing goes out before it is due or after it has expired.
+
+All raise AssertionError. A power cut is announced by `lost_power`: what was promised less than that may be lost in it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import msgspec
+
+from ..broker.past import Past, decode_past
+from ..broker.redelivery import NODE_LOSSES_MAX
+from ..clock import Now
+from ..codec import decode_envelopes
+from ..message import MAX_DELIVERIES_DEFAULT, TERMINAL, Envelope, Kind, Result, State
+from ..store.memory import MemoryDisk, MemoryStore
+from ..store.records import (
+    Append,
+    Committed,
+    Dead,
+    DeadGone,
+    Drop,
+    Gone,
+    Lease,
+    PastGone,
+    Purge,
+    Record,
+    ResultRow,
+    ResultsGone,
+    Session,
+    Synchronous,
+)
+from ..store.records import Past as PastRecord
+from ..verbs import Confirm, Deliver, Durability, FromBroker
+
+_result = msgspec.msgpack.Decoder(Result)
+
+
+class Known(msgspec.Struct):
+    """What the referee knows of one position."""
+
+    position: int
+    envelope: Envelope
+    mailbox: str
+    priority: int
+    due: int
+    session: str
+    #: Its id's first position: neither a retry nor a redrive.
+    first: bool
+    #: Session and its number of breaks when it was leased last.
+    leased: tuple[str, int, int] | None = None
+
+
+class Facts:
+    """What the world did, as far as it justifies anything."""
+
+    def __init__(self) -> None:
+        self.breaks = Counter[str]()
+        #: Sessions whose process is gone: whatever they have may go to others.
+        self.gone: dict[str, None] = {}
+        #: Positions of which a child said a terminal outcome; (position, lease) that it gave back or asked for again.
+        self.said: dict[int, int] = {}
+        self.renewed: dict[int, None] = {}
+        self.returned: dict[tuple[int, int], None] = {}
+        #: Deaths of processes, nodes and links with this id's body running, or only held.
+        self.died = Counter[str]()
+        self.timed_out = Counter[str]()
+        self.held_at_loss = Counter[str]()
+        self.killed: dict[str, None] = {}
+        self.revoked: dict[str, None] = {}
+        self.purged: dict[str, int] = {}
+        self.redriven: dict[str, None] = {}
+        self.forgotten: dict[str, None] = {}
+        #: Ids that may have been lost or doubled: their mailbox did not promise to survive what happened.
+        self.excused: dict[str, None] = {}
+
+    def broke(self, session: str, since: int) -> bool:
+        """Whether the session has broken since it had broken so often."""
+        return session in self.gone or self.breaks[session] > since
+
+
+class Referee:
+    """Judges commits and verbs."""
+
+    def __init__(self, facts: Facts, durabilities: dict[str, Durability], requeues_max: int) -> None:
+        self.facts = facts
+        self.durabilities = durabilities
+        self.requeues_max = requeues_max
+        self.now = Now(0, 0)
+        self.known: dict[int, Known] = {}
+        self.first: dict[str, int] = {}
+        self.rows: dict[int, int] = {}
+        self.gone: dict[int, int] = {}
+        self.terminal: dict[str, ResultRow] = {}
+        self.ends: dict[str, str] = {}
+        self.dead: dict[int, Dead] = {}
+        self.deaths = Counter[str]()
+        self.pasts: dict[int, Past] = {}
+        self.leases: dict[int, dict[int, None]] = {}
+        self.holders: dict[int, str] = {}
+        #: Lease -> how often its session had broken when it was made.
+        self.made: dict[int, int] = {}
+        self.numbers: dict[str, int] = {}
+        self.last_first: dict[tuple[str, str, int], int] = {}
+
+    def durability(self, mailbox: str) -> Durability:
+        """What the mailbox survives."""
+        return self.durabilities.get(mailbox, Durability.DISK)
+
+    def unsettled(self) -> dict[int, Known]:
+        """Every position that the store holds and that is not gone."""
+        return {
+            base + index: self.known[base + index]
+            for base, count in self.rows.items()
+            for index in range(count)
+            if not self.gone.get(base, 0) >> index & 1
+        }
+
+    def making(self, records: Sequence[Record]) -> None:
+        """These records were made; they are not on the disk yet."""
+        for record in records:
+            if isinstance(record, Lease):
+                self.made.setdefault(record.lease, self.facts.breaks[record.session])
+
+    # --- commits -------------------------------------------------------------------------------------------------
+
+    def committed(self, records: Sequence[Record], disk: MemoryDisk) -> None:
+        """Judge one commit that is on the disk now."""
+        dead = {record.position: record for record in records if isinstance(record, Dead)}
+        results = {record.id: record for record in records if isinstance(record, ResultRow)}
+        purged = {record.mailbox for record in records if isinstance(record, Purge)}
+        again = {record.base for record in records if isinstance(record, Append)}
+        for record in records:
+            match record:
+                case Append():
+                    self._appended(record, disk)
+                case Lease():
+                    self._leased(record)
+                case Gone():
+                    self._masked(record.base, record.mask, dead, results, purged, again)
+                case Drop():
+                    for base in record.bases:
+                        self._masked(base, -1, dead, results, purged, again)
+                case Purge():
+                    for base in [base for base in self.rows if base not in record.keep]:
+                        if self.known[base].mailbox == record.mailbox:
+                            self._masked(base, -1, dead, results, purged, again)
+                case ResultRow():
+                    self._resulted(record)
+                case ResultsGone():
+                    for id in record.ids:
+                        self.terminal.pop(id, None)
+                case Dead():
+                    self._died(record)
+                case DeadGone():
+                    self._letters_gone(record, again)
+                case PastRecord():
+                    self._blamed(record)
+                case PastGone():
+                    for position in record.positions:
+                        self.pasts.pop(position, None)
+                case Session():
+                    self.numbers[record.session] = record.number
+                case _:
+                    pass
+
+    def _appended(self, record: Append, disk: MemoryDisk) -> None:
+        if record.base not in disk.rows and record.unique:
+            return  # known already, or of a mailbox of durability "memory"
+        assert record.base not in self.rows, f"row {record.base} was there before"
+        self.rows[record.base] = record.count
+        self.gone[record.base] = 0
+        for index, envelope in enumerate(decode_envelopes(record.blob)):
+            position = record.base + index
+            first = envelope.id not in self.first
+            self.first.setdefault(envelope.id, position)
+            self.known[position] = Known(
+                position, envelope, record.mailbox, record.priority, record.due, record.session, first
+            )
+
+    def _leased(self, record: Lease) -> None:
+        session = record.session
+        before = self.leases.setdefault(record.lease, {})
+        if record.lease in self.holders:
+            assert self.holders[record.lease] == session
+            assert all(position in before for position in record.positions), "a lease that grew"
+            return
+        self.holders[record.lease] = session
+        for position in record.positions:
+            before[position] = None
+            known = self.known.get(position)
+            if known is None:
+                continue  # of a mailbox of durability "memory"
+            self._may_go_out(known)
+            known.leased = (session, self.made[record.lease], record.lease)
+
+    def _may_go_out(self, known: Known) -> None:
+        """SPUR, LIMIT, ORDER and TIME at a lease."""
+        facts = self.facts
+        id = known.envelope.id
+        base = max(base for base in self.rows if base <= known.position) if self.rows else 0
+        assert known.position < base + self.rows.get(base, 0), f"{known.position} is leased and not in the store"
+        assert not self.gone[base] >> (known.position - base) & 1, f"{known.position} is leased and gone"
+        if known.leased is not None and id not in facts.excused:
+            session, breaks, lease = known.leased
+            cause = facts.broke(session, breaks) or (known.position, lease) in facts.returned
+            assert cause, f"SPUR: {id} at {known.position} goes out again, and {session} still has it"
+        past = self.pasts.get(known.position)
+        if past is not None:
+            assert within(past, bound_of(known.envelope)), f"LIMIT: {id} goes out with {past.counters()}"
+            assert past.due <= self.now.wall, f"TIME: {id} comes back {past.due - self.now.wall} us early"
+        assert known.due <= self.now.wall, f"TIME: {id} goes out {known.due - self.now.wall} us early"
+        if known.leased is None and known.first and not known.due and known.session:
+            key = (known.session, known.mailbox, known.priority)
+            assert known.position > self.last_first.get(key, 0), f"ORDER: {id} of {key} goes out late"
+            self.last_first[key] = known.position
+
+    def _masked(
+        self,
+        base: int,
+        mask: int,
+        dead: dict[int, Dead],
+        results: dict[str, ResultRow],
+        purged: set[str],
+        again: set[int],
+    ) -> None:
+        count = self.rows.get(base)
+        if count is None:
+            return
+        full = (1 << count) - 1
+        mask &= full
+        old = self.gone[base]
+        assert old & mask == old, f"row {base}: what was gone came back"
+        for index in range(count):
+            if (mask & ~old) >> index & 1:
+                known = self.known[base + index]
+                self.ends[known.envelope.id] = self._reason(known, dead, results, purged, again)
+        self.gone[base] = mask
+        if mask == full:
+            del self.rows[base], self.gone[base]
+
+    def _reason(
+        self,
+        known: Known,
+        dead: dict[int, Dead],
+        results: dict[str, ResultRow],
+        purged: set[str],
+        again: set[int],
+    ) -> str:
+        """LOSS: why this message is over."""
+        facts = self.facts
+        id = known.envelope.id
+        position = known.position
+        if position in facts.said:
+            return "settled"
+        if known.mailbox in purged or position <= facts.purged.get(known.mailbox, 0):
+            return "purged"
+        if position in dead:
+            return "dead"
+        if any(base in self.known and self.known[base].envelope.id == id for base in again if base != position):
+            lost = known.leased is not None and facts.broke(*known.leased[:2])
+            assert position in facts.renewed or lost, f"LOSS: {id} was renewed, and nobody asked for it"
+            return "renewed"
+        more = known.envelope.more
+        row = results.get(id)
+        if row is None and known.envelope.kind == Kind.AFTERMATH and (facts.timed_out[id] or id in facts.killed):
+            return "killed"
+        assert row is not None, f"LOSS: {id} at {position} of {known.mailbox} is gone"
+        result = _result.decode(row.blob)
+        failure = result.failure
+        assert failure is not None, f"LOSS: {id} succeeded, and nobody said so"
+        if row.state == State.REVOKED:
+            if failure.text == "expired":
+                assert more is not None, f"{id} never expires"
+                assert 0 < more.expires <= self.now.wall, f"{id} expired early"
+            else:
+                assert id in facts.revoked or id in facts.killed, f"LOSS: {id} was revoked by nobody"
+            return failure.text
+        assert known.leased is not None, f"LOSS: {id} was lost and never leased"
+        session, breaks, _ = known.leased
+        assert facts.broke(session, breaks), f"LOSS: {id} was lost, and {session} did not break"
+        return failure.exc_type
+
+    def _resulted(self, record: ResultRow) -> None:
+        before = self.terminal.get(record.id)
+        if before is not None and record.id not in self.facts.redriven and record.id not in self.facts.excused:
+            assert (before.state, before.blob) == (record.state, record.blob), (
+                f"RESULT: {record.id} was {State(before.state).name} and is {State(record.state).name}"
+            )
+        if record.state in TERMINAL:
+            self.terminal[record.id] = record
+
+    def _died(self, record: Dead) -> None:
+        """POISON: a dead letter once, with its story, and not before its bound."""
+        story = decode_past(record.story)
+        envelope = decode_envelopes(record.blob)[0]
+        self.dead[record.position] = record
+        self.deaths[record.id] += 1
+        assert story.attempts, f"POISON: {record.id} has no story"
+        assert story.requeues >= self.requeues_max or not within(story, bound_of(envelope)), (
+            f"POISON: {record.id} is dead with {story.counters()}"
+        )
+        self._innocent(record.id, story)
+        if record.id not in self.facts.redriven and record.id not in self.facts.excused:
+            assert self.deaths[record.id] == 1, f"POISON: {record.id} is dead twice"
+
+    def _letters_gone(self, record: DeadGone, again: set[int]) -> None:
+        """Dead letters were redriven, which lets their ids go on, or purged."""
+        ids = {self.known[base].envelope.id for base in again if base in self.known}
+        for position in record.positions:
+            letter = self.dead.pop(position, None)
+            if letter is not None and (letter.id in ids or not self.durability(letter.mailbox)):
+                self.facts.redriven[letter.id] = None
+
+    def _blamed(self, record: PastRecord) -> None:
+        past = self.pasts[record.position] = decode_past(record.blob)
+        known = self.known.get(record.position)
+        if known is not None:
+            self._innocent(known.envelope.id, past)
+
+    def _innocent(self, id: str, past: Past) -> None:
+        facts = self.facts
+        deaths = past.solo + past.joint
+        assert deaths <= facts.died[id], f"INNOCENT: {id} is blamed for {deaths} deaths of {facts.died[id]}"
+        assert past.timeouts <= facts.timed_out[id], f"INNOCENT: {id} timed out {facts.timed_out[id]} times"
+        assert past.node_losses <= facts.held_at_loss[id], f"INNOCENT: {id}: {past.node_losses} node losses"
+
+    # --- verbs ---------------------------------------------------------------------------------------------------
+
+    def sent(self, session: str, verb: FromBroker) -> None:
+        """D7 and TIME: judge a verb that leaves."""
+        if isinstance(verb, Deliver):
+            for delivery in verb.deliveries:
+                more = delivery.envelope.more
+                if self.durability(delivery.mailbox):
+                    assert self.holders.get(verb.lease) == session, f"D7: lease {verb.lease} is not in the store"
+                    assert delivery.position in self.leases[verb.lease], f"D7: {delivery.position}"
+                if more is not None and more.expires:
+                    assert delivery.expires_in > 0
+        elif isinstance(verb, Confirm) and not verb.refusal:
+            assert self.numbers.get(session, 0) >= verb.number, f"D7: batch {verb.number} of {session}"
+
+    # --- the world -----------------------------------------------------------------------------------------------
+
+    def lost_power(self, disk: MemoryDisk) -> None:
+        """What is on the disk now is all there is. What was promised to survive it has."""
+        before = self.unsettled()
+        self.rows = {base: row.count for base, row in disk.rows.items()}
+        self.gone = {base: disk.tables[Gone].get(base, 0) for base in self.rows}
+        after = self.unsettled()
+        for position in {*before, *after}:
+            known = self.known[position]
+            if self.durability(known.mailbox) >= Durability.DISK:
+                assert position in before, f"LOSS: {known.envelope.id} was settled, and is back after a power cut"
+                assert position in after, f"LOSS: {known.envelope.id} did not survive a power cut"
+        self.excuse(Durability.PROCESS)
+        results = disk.tables[ResultRow]
+        self.terminal = {id: row for id, row in self.terminal.items() if results.get(id) == row}
+        self.pasts = {position: decode_past(record.blob) for position, record in disk.tables[PastRecord].items()}
+        self.dead = dict(disk.tables[Dead])
+        self.numbers = {session: record.number for session, record in disk.tables[Session].items()}
+        leases = disk.tables[Lease]
+        for lease in [lease for lease in self.holders if lease not in leases]:
+            if not any(self._is_disk(position) for position in self.leases[lease]):
+                del self.holders[lease], self.leases[lease]
+
+    def _is_disk(self, position: int) -> bool:
+        known = self.known.get(position)
+        return known is not None and self.durability(known.mailbox) >= Durability.DISK
+
+    def excuse(self, up_to: Durability) -> None:
+        """Messages of mailboxes that promise no more than this may be lost or doubled."""
+        for known in self.known.values():
+            if self.durability(known.mailbox) <= up_to:
+                self.facts.excused[known.envelope.id] = None
+
+
+class WatchedStore(MemoryStore):
+    """A store in memory whose commits a referee sees."""
+
+    def __init__(self, referee: Referee, disk: MemoryDisk | None = None) -> None:
+        super().__init__(disk)
+        self._referee = referee
+
+    def commit(self, records: Sequence[Record], synchronous: Synchronous) -> Committed:
+        first_failure = bool(self.disk.failure) and not self._failure
+        try:
+            committed = super().commit(records, synchronous)
+        except Exception:
+            if first_failure and self.disk.failure_keeps:
+                self._referee.committed(records, self.disk)
+            raise
+        self._referee.committed(records, self.disk)
+        return committed
+
+
+def bound_of(envelope: Envelope) -> int:
+    """How many deliveries of this message may end in the death of its process."""
+    asked = envelope.more.max_deliveries if envelope.more is not None else 0
+    return asked or MAX_DELIVERIES_DEFAULT
+
+
+def within(past: Past, bound: int) -> bool:
+    """Whether a message with this past may be started once more (spec D24, written from its words)."""
+    if past.timeouts >= bound:
+        return False
+    if past.solo == past.joint == 0:
+        return past.node_losses < max(bound, NODE_LOSSES_MAX)
+    if past.solo + past.joint + past.node_losses < bound:
+        return True
+    # The trial alone that follows a joint death; it is over when anything else has ended since.
+    return bool(past.attempts) and past.attempts[-1].cause == "joint"
