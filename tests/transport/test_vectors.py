@@ -76,5 +76,6 @@ def _from_json(value: Any) -> Any:
             return bytes.fromhex(fields["hex"])
         return {key: _from_json(item) for key, item in fields.items()}
     if isinstance(value, list):
-        return [_from_json(item) for item in cast("list[Any]", value)]
+        items: list[Any] = value
+        return [_from_json(item) for item in items]
     return value
