@@ -240,7 +240,7 @@ def report(
             f"signal {item.signal}" if item.signal else f"exit {item.exit_code}" for item in letter.attempts
         )
         console.print(f"dead letter     {letter.task}: {letter.deliveries} deliveries ({ends})")
-    problems = []
+    problems: list[str] = []
     if lost:
         problems.append(f"{lost} tasks are lost")
     if answer != expected:

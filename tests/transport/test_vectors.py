@@ -36,7 +36,8 @@ def test_a_frame_with_one_verb_has_these_bytes(vector: dict[str, Any]) -> None:
 @pytest.mark.parametrize("vector", STRUCTS, ids=[vector["name"] for vector in STRUCTS])
 def test_a_struct_inside_verbs_has_these_bytes(vector: dict[str, Any]) -> None:
     raw = bytes.fromhex(vector["hex"])
-    decoded: Any = msgspec.msgpack.decode(raw, type=TYPES[vector["name"].split()[0]])
+    kind: Any = TYPES[vector["name"].split()[0]]
+    decoded: Any = msgspec.msgpack.decode(raw, type=kind)
     assert msgspec.msgpack.encode(decoded) == raw
     assert msgspec.msgpack.decode(raw) == _from_json(vector["array"])
 
@@ -76,6 +77,5 @@ def _from_json(value: Any) -> Any:
             return bytes.fromhex(fields["hex"])
         return {key: _from_json(item) for key, item in fields.items()}
     if isinstance(value, list):
-        items: list[Any] = value
-        return [_from_json(item) for item in items]
+        return list(map(_from_json, value))  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
     return value
