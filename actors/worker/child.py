@@ -20,6 +20,8 @@ import traceback
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from ...transport.clock import boot_now, system_now, wall_now
 from ...transport.message import Kind
 from ...transport.page_marks import Page
@@ -30,6 +32,7 @@ from ...transport.wire.wakeup import Wakeup
 from .. import signals
 from ..connecting import addresses_of
 from ..imports import import_task_modules
+from ..tasks.call import microseconds
 from ..tasks.queues import queue_name
 from .aftermath import AftermathRunner
 from .asyncio_pool import AsyncioPool
@@ -49,6 +52,7 @@ from .threads import Threads
 
 if TYPE_CHECKING:
     from ..app import App
+    from ..settings.conf import Settings
 
 #: Exit codes of a child that ends by itself and was not asked to.
 EXIT_UNUSABLE = 3
@@ -70,7 +74,7 @@ def run_child(config: ChildConfig, pipe_descriptor: int) -> int:
     except Exception as error:
         return _unusable(pipe, *why_not(error, config.app))
     try:
-        child = _Child(config, pipe, app)
+        child = _Child(with_settings(config, app.conf), pipe, app)
     except Exception as error:
         return _unusable(pipe, f"{type(error).__name__}: {error}", traceback.format_exc())
     return child.run()
@@ -101,6 +105,20 @@ def _prepare(config: ChildConfig) -> App:
     import_task_modules(app)
     app.finalize()
     return app
+
+
+def with_settings(config: ChildConfig, conf: Settings) -> ChildConfig:
+    """Return the configuration, with the application's settings where the worker was started without a limit.
+
+    They count here and not in the parent, which never imports the application.
+    """
+    return msgspec.structs.replace(
+        config,
+        max_tasks=config.max_tasks or conf.worker_max_tasks_per_child or 0,
+        max_memory_kib=config.max_memory_kib or conf.worker_max_memory_per_child or 0,
+        time_limit=config.time_limit or microseconds(conf.task_time_limit or 0),
+        soft_time_limit=config.soft_time_limit or microseconds(conf.task_soft_time_limit or 0),
+    )
 
 
 def own_mailboxes(app: App) -> list[str]:

@@ -44,6 +44,8 @@ def keep_token(data_folder: Path | None) -> bytes:
     if held:
         return held
     token = secrets.token_bytes(TOKEN_BYTES)
+    # The store may be elsewhere, so that nobody has made the folder.
+    data_folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     _write_private(path, token)
     return token
 
