@@ -41,6 +41,7 @@ GONE_SECONDS = 2.0
 #: The mark of all processes of one cluster.
 MARK = "GREENROOM_LIVE"
 _LOOK_SECONDS = 0.005
+_INTERRUPTS = (signal.SIGINT, signal.SIGTERM)
 
 T = TypeVar("T")
 
@@ -80,17 +81,22 @@ class Process:
         self.name = name
         self.log = cluster.folder / f"{name}.log"
         self._out = cluster.folder / f"{name}.out"
-        with self.log.open("ab") as errors, self._out.open("wb") as out:
-            self.popen = subprocess.Popen(
-                [sys.executable, "-m", module, *arguments],
-                cwd=cluster.folder,
-                env={**cluster.environment, **(environment or {})},
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=errors,
-                start_new_session=True,
-                preexec_fn=_begin,
-            )
+        # A Ctrl-C between fork and exec would be raised in one of Python's hooks there, and be lost.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _INTERRUPTS)
+        try:
+            with self.log.open("ab") as errors, self._out.open("wb") as out:
+                self.popen = subprocess.Popen(
+                    [sys.executable, "-m", module, *arguments],
+                    cwd=cluster.folder,
+                    env={**cluster.environment, **(environment or {})},
+                    stdin=subprocess.DEVNULL,
+                    stdout=out,
+                    stderr=errors,
+                    start_new_session=True,
+                    preexec_fn=_begin,
+                )
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         self.pid = self.popen.pid
 
     def banner(self, within: float = PATIENCE_SECONDS) -> dict[str, Any]:
@@ -153,13 +159,16 @@ class Cluster:
         # Not pytest's folder: the path of a Unix socket has at most 107 bytes.
         self.folder = folder or Path(tempfile.mkdtemp(prefix="greenroom-live-"))
         self.folder.chmod(0o700)
+        # Not the processes' working folder: a folder `greenroom` there, which nodes make, would be imported for ours.
+        self._runtime = self.folder / "run"
+        self._runtime.mkdir(mode=0o700, exist_ok=True)
         self.address = "tcp://127.0.0.1:0" if tcp else f"ipc://{self.folder}/broker"
         self.mark = secrets.token_hex(8)
         paths = [str(APPLICATIONS), *filter(None, [os.environ.get("PYTHONPATH")])]
         self.environment = {
             **os.environ,
             "PYTHONPATH": os.pathsep.join(paths),
-            "XDG_RUNTIME_DIR": str(self.folder),
+            "XDG_RUNTIME_DIR": str(self._runtime),
             MARK: self.mark,
         }
         self.broker: Process | None = None
@@ -174,7 +183,7 @@ class Cluster:
 
     def __enter__(self) -> Cluster:
         self._before["XDG_RUNTIME_DIR"] = os.environ.get("XDG_RUNTIME_DIR")
-        os.environ["XDG_RUNTIME_DIR"] = str(self.folder)
+        os.environ["XDG_RUNTIME_DIR"] = str(self._runtime)
         Cluster.running.append(self)
         return self
 
@@ -249,9 +258,7 @@ class Cluster:
             wait_for(lambda: not self.left(), "no process may be left", within)
         except AssertionError as error:
             left = self.left()
-            for pid in left:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+            self._kill_left()
             lines = "\n".join(f"  {pid} {command}" for pid, command in left.items())
             if left:
                 raise AssertionError(f"{error}; there are\n{lines}") from None
@@ -263,20 +270,30 @@ class Cluster:
             self._client = None
         for app in self._apps:
             app.disconnect()
-        mine = [*self._programs, *self.workers, *([self.broker] if self.broker is not None else [])]
+        if in_order:
+            self._stop()
+        else:
+            # Also what was being started when this was interrupted.
+            self._kill_left()
+        self.assert_nothing_left()
+
+    def _stop(self) -> None:
+        processes = [*self._programs, *self.workers, *([self.broker] if self.broker is not None else [])]
         try:
-            for process in mine:
+            for process in processes:
                 if process.running:
                     # It may have been stopped by a test that failed.
                     process.send(signal.SIGCONT)
-                    process.send(signal.SIGTERM if in_order else signal.SIGKILL)
+                    process.send(signal.SIGTERM)
                     process.wait()
         except BaseException:
-            for process in mine:
-                process.kill()
+            self._kill_left()
             raise
-        finally:
-            self.assert_nothing_left()
+
+    def _kill_left(self) -> None:
+        for pid in self.left():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
     # --- what the broker says
 
@@ -353,6 +370,7 @@ class Cluster:
 def _begin() -> None:
     """In the new process, before it executes the program."""
     die_with_parent(signal.SIGKILL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _INTERRUPTS)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 

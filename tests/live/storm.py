@@ -31,7 +31,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--keep", action="store_true", help="leave the folder with the logs in any case")
     options = parser.parse_args(arguments)
     seed = options.seed if options.seed is not None else time.time_ns() % 1_000_000
-    signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     # As a program this file belongs to no package, and what it needs does.
     sys.path.insert(0, str(ROOT))
     live: Any = importlib.import_module("tests.live.cluster")

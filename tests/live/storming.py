@@ -31,6 +31,8 @@ EARLY_SHARE = 0.2
 #: What begins again does so within these times: of 99 in 100 kills of a child, and of every node.
 CHILD_SECONDS = 1.0
 NODE_SECONDS = 7.0
+#: Once a broker listens again, its peers are back within this time, as long as it was not away for longer than that.
+BACK_SECONDS = 4.0
 #: Everything that was confirmed before a kill is settled within this time.
 SETTLED_SECONDS = 30.0
 #: How often the broker is asked for what is not seen to be done.
@@ -56,6 +58,8 @@ class Storm:
         self._client: Process | None = None
         self._client_name = ""
         self._kills = 0
+        #: Seconds in which there was no broker, after each kill of one.
+        self._broker_away: list[float] = []
         #: Seconds until what a kill had interrupted began again, by what was killed.
         self.seconds: dict[str, list[float]] = {kind: [] for kind in KINDS}
 
@@ -100,6 +104,7 @@ class Storm:
                 "twice": ledger.twice - twice,
                 "lost": 0,
                 "seconds": seconds,
+                **({"away": round(self._broker_away[-1], 3)} if kind == "broker" else {}),
             }
         )
 
@@ -152,6 +157,7 @@ class Storm:
         broker.kill()
         killed_at = time.time()
         self._cluster.start_broker()
+        self._broker_away.append(time.time() - killed_at)
         return broker.pid, [], killed_at
 
     def _kill_client(self) -> tuple[int, list[int], float]:
@@ -174,6 +180,9 @@ class Storm:
             starts = ledger.starts
             self._wait(lambda: ledger.starts > starts, "work should go on", SETTLED_SECONDS)
             again = time.time()
+            late_by = again - killed_at - self._broker_away[-1]
+            if late_by > BACK_SECONDS:
+                raise Violation(f"work went on only {late_by:.1f} s after the broker listened again")
         else:
             late = {item: len(item.starts) for item in interrupted if not item.is_early}
             if not late:
@@ -266,6 +275,11 @@ class Storm:
         for kind, seconds in self.seconds.items():
             if seconds:
                 total[f"{kind}_seconds"] = {"median": _rank(seconds, 0.5), "p99": _rank(seconds, 0.99)}
+        if self._broker_away:
+            total["broker_away_seconds"] = {
+                "median": _rank(self._broker_away, 0.5),
+                "p99": _rank(self._broker_away, 0.99),
+            }
         if self.seconds["child"] and _rank(self.seconds["child"], 0.99) >= CHILD_SECONDS:
             raise Violation(f"after the kill of a child its work began again too late: {json.dumps(total)}")
         return total
