@@ -10,7 +10,7 @@ from .asking import ORIGIN, ask
 from .options import broker_option, json_option, timeout_option
 from .output import duration, print_json, print_table
 
-#: Names of mailboxes that are shown of one session: an actors' child has one for each of its actors.
+#: Names of mailboxes that are shown of one session: a worker may serve hundreds.
 MAILBOXES_SHOWN = 3
 
 
