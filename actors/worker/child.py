@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import multiprocessing
+import logging
 import os
 import signal
 import socket
 import traceback
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -98,13 +98,25 @@ def _prepare(config: ChildConfig) -> App:
     if config.signing_key:
         app.signing_key = config.signing_key
     # What %(processName)s says in a log, also in the application's own: as the node names its children.
-    multiprocessing.current_process().name = f"child-{config.number}"
+    _name_records(f"child-{config.number}")
     app.log.setup(loglevel=config.loglevel, hostname=config.node)
     if config.modules:
         app.conf.include = [*(app.conf.include or ()), *config.modules]
     import_task_modules(app)
     app.finalize()
     return app
+
+
+def _name_records(name: str) -> None:
+    """Let every log record of this process say so; logging itself knows only multiprocessing's names."""
+    make = logging.getLogRecordFactory()
+
+    def named(*args: Any, **kwargs: Any) -> logging.LogRecord:
+        record = make(*args, **kwargs)
+        record.processName = name
+        return record
+
+    logging.setLogRecordFactory(named)
 
 
 def with_settings(config: ChildConfig, conf: Settings) -> ChildConfig:

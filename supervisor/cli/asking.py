@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,7 +15,7 @@ ORIGIN = f"cli{os.getpid()}"
 
 
 @contextmanager
-def asking(broker: str, timeout: float) -> Iterator[Client]:
+def asking(broker: str, timeout: float) -> Generator[Client]:
     """A client of this broker, closed at the end."""
     client = Client([part.strip() for part in broker.split(";")], origin=ORIGIN, connect_timeout=timeout)
     try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 
@@ -31,7 +31,7 @@ class Names(NamesType):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[str]:
         """Cut at the commas."""
         if isinstance(value, list):
-            return value
+            return cast("list[str]", value)
         return [name.strip() for name in str(value).split(",") if name.strip()]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 from ..cluster.broker import BrokerConfig
@@ -15,7 +15,7 @@ STOP_SECONDS = 30.0
 
 
 @contextmanager
-def broker_process(config: BrokerConfig) -> Iterator[Launched]:
+def broker_process(config: BrokerConfig) -> Generator[Launched]:
     """Run a broker for the time of the block. Raises LaunchFailed."""
     broker = Launched(BROKER, what="the broker")
     try:
