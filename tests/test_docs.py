@@ -31,6 +31,7 @@ from greenroom.actors.tasks.options import CALL_OPTIONS, FROM_SETTINGS
 from greenroom.supervisor.cli.main import VERBS, cli
 from greenroom.supervisor.pool.limits import PoolLimits
 from greenroom.transport.broker.settings import BrokerSettings
+from greenroom.transport.store.schema import TABLES
 
 ROOT = Path(__file__).resolve().parent.parent
 FLOORS = ("transport", "actors", "supervisor")
@@ -508,6 +509,11 @@ def test_the_errors_that_are_explained_are_those_that_are_said() -> None:
         (error,) = ticked(cells[0])
         for piece in error.split("..."):
             assert piece.strip() in texts_in_code(), f"no error says {piece.strip()!r} (of {error!r})"
+
+
+def test_the_tables_of_the_store_are_told() -> None:
+    made = re.findall(r"CREATE TABLE (\w+)", "\n".join(TABLES))
+    assert_same(names_in(rows_after(page("docs/architecture.md"), "tables")), made, "tables of the store")
 
 
 # --- the rules of delivery ---------------------------------------------------------------------------------------
