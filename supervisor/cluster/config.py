@@ -53,6 +53,8 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
     limits: PoolLimits = PoolLimits()
     #: Import the application before the forks, where it allows that.
     preload: bool = True
+    #: Its broker ends with it and nobody has its address again, so that evidence left unreported is for nobody.
+    for_one_broker: bool = False
     #: What a child runs, as module:function; empty: a worker's child.
     body: str = ""
     #: A descriptor whose EOF means that whoever started this node is gone: it stops, cold. -1: none.

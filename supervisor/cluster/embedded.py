@@ -176,6 +176,7 @@ class EmbeddedCluster:
                 mailboxes=self._mailboxes or [],
                 loglevel=self._loglevel,
                 signing_key=app.signing_key or b"",
+                for_one_broker=True,
             )
         )
         node.wait_until_ready(self._start_seconds)

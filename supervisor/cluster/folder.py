@@ -70,9 +70,9 @@ class NodeFolder:
         """Return what the pages say. Only for a folder of a dead node: those of living processes are left out."""
         return read_pages(self.path)
 
-    def close(self) -> None:
-        """Let go of the folder; remove it unless pages in it wait to be reported."""
-        if not any(self.path.glob("*.page")):
+    def close(self, *, keep: bool = True) -> None:
+        """Let go of the folder; remove it unless pages in it wait to be reported and are to be kept for that."""
+        if not keep or not any(self.path.glob("*.page")):
             shutil.rmtree(self.path, ignore_errors=True)
         os.close(self.lock)
 

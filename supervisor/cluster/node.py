@@ -212,7 +212,7 @@ class Node:
         self._pool.close()
         self._line.close()
         self._selector.close()
-        self._folder.close()
+        self._folder.close(keep=not self._config.for_one_broker)
 
     # ---- the loop ----
 
