@@ -24,7 +24,6 @@ import msgspec
 
 from ..broker.past import Past, decode_past
 from ..broker.redelivery import NODE_LOSSES_MAX
-from ..clock import Now
 from ..codec import decode_envelopes
 from ..message import MAX_DELIVERIES_DEFAULT, TERMINAL, Envelope, Kind, Result, State
 from ..store.memory import MemoryDisk, MemoryStore
@@ -87,6 +86,8 @@ class Facts:
         self.forgotten: dict[str, None] = {}
         #: Ids that may have been lost or doubled: their mailbox did not promise to survive what happened.
         self.excused: dict[str, None] = {}
+        #: Ids of messages of which the store knows nothing.
+        self.transient: dict[str, None] = {}
 
     def broke(self, session: str, since: int) -> bool:
         """Whether the session has broken since it had broken so often."""
@@ -100,7 +101,8 @@ class Referee:
         self.facts = facts
         self.durabilities = durabilities
         self.requeues_max = requeues_max
-        self.now = Now(0, 0)
+        #: The latest wall time so far: what was due at any moment may go out, though the clock was set back since.
+        self.latest = 0
         self.known: dict[int, Known] = {}
         self.first: dict[str, int] = {}
         self.rows: dict[int, int] = {}
@@ -138,8 +140,8 @@ class Referee:
 
     # --- commits -------------------------------------------------------------------------------------------------
 
-    def committed(self, records: Sequence[Record], disk: MemoryDisk) -> None:
-        """Judge one commit that is on the disk now."""
+    def committed(self, records: Sequence[Record], duplicates: Sequence[int]) -> None:
+        """Judge one commit that is on the disk now. `duplicates`: bases of rows whose id the store had already."""
         dead = {record.position: record for record in records if isinstance(record, Dead)}
         results = {record.id: record for record in records if isinstance(record, ResultRow)}
         purged = {record.mailbox for record in records if isinstance(record, Purge)}
@@ -147,7 +149,8 @@ class Referee:
         for record in records:
             match record:
                 case Append():
-                    self._appended(record, disk)
+                    if record.base not in duplicates and self.durability(record.mailbox):
+                        self._appended(record)
                 case Lease():
                     self._leased(record)
                 case Gone():
@@ -178,9 +181,7 @@ class Referee:
                 case _:
                     pass
 
-    def _appended(self, record: Append, disk: MemoryDisk) -> None:
-        if record.base not in disk.rows and record.unique:
-            return  # known already, or of a mailbox of durability "memory"
+    def _appended(self, record: Append) -> None:
         assert record.base not in self.rows, f"row {record.base} was there before"
         self.rows[record.base] = record.count
         self.gone[record.base] = 0
@@ -222,8 +223,8 @@ class Referee:
         past = self.pasts.get(known.position)
         if past is not None:
             assert within(past, bound_of(known.envelope)), f"LIMIT: {id} goes out with {past.counters()}"
-            assert past.due <= self.now.wall, f"TIME: {id} comes back {past.due - self.now.wall} us early"
-        assert known.due <= self.now.wall, f"TIME: {id} goes out {known.due - self.now.wall} us early"
+            assert past.due <= self.latest, f"TIME: {id} comes back {past.due - self.latest} us early"
+        assert known.due <= self.latest, f"TIME: {id} goes out {known.due - self.latest} us early"
         if known.leased is None and known.first and not known.due and known.session:
             key = (known.session, known.mailbox, known.priority)
             assert known.position > self.last_first.get(key, 0), f"ORDER: {id} of {key} goes out late"
@@ -286,7 +287,7 @@ class Referee:
         if row.state == State.REVOKED:
             if failure.text == "expired":
                 assert more is not None, f"{id} never expires"
-                assert 0 < more.expires <= self.now.wall, f"{id} expired early"
+                assert 0 < more.expires <= self.latest, f"{id} expired early"
             else:
                 assert id in facts.revoked or id in facts.killed, f"LOSS: {id} was revoked by nobody"
             return failure.text
@@ -402,9 +403,11 @@ class WatchedStore(MemoryStore):
             committed = super().commit(records, synchronous)
         except Exception:
             if first_failure and self.disk.failure_keeps:
-                self._referee.committed(records, self.disk)
+                rows = self.disk.rows
+                unique = [record.base for record in records if isinstance(record, Append) and record.unique]
+                self._referee.committed(records, [base for base in unique if base not in rows])
             raise
-        self._referee.committed(records, self.disk)
+        self._referee.committed(records, committed.duplicates)
         return committed
 
 
