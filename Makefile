@@ -43,7 +43,7 @@ check-pyright: $(INSTALLED_ALL)
 check-rules: $(INSTALLED_ALL)
 	$(BIN)/python -m pytest -n 0 -rs $(RULES)
 
-storm: $(INSTALLED_ALL) ## kill workers at random while N tasks run (make storm N=100)
+storm: $(INSTALLED_ALL) ## kill children, nodes, brokers and clients under load, N times each
 	$(BIN)/python tests/live/storm.py --n $(N)
 
 bench: $(INSTALLED_ALL) ## measure the speed on this machine (ROW=latency: one row; FULL=1: long)

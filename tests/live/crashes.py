@@ -125,14 +125,14 @@ wait_late = app.task(name="wait (late)", bind=True, acks_late=True)(wait_at)
 wait_reject = app.task(name="wait (late, reject)", bind=True, acks_late=True, reject_on_worker_lost=True)(wait_at)
 
 
-def freeze_at_first(self: Task[..., Any], run: str, seconds: int = 0) -> int:
-    """Write down that this runs; the first time, stand still for so long, with Python's own lock in hand.
+def freeze_at_first(self: Task[..., Any], run: str, gate: str = "") -> int:
+    """Write down that this runs; the first time, stand still until the gate is opened, with Python's lock in hand.
 
     No other thread of the process runs meanwhile, so that it holds what it holds, and gives nothing back.
     """
     write_down(run, self)
-    if seconds and len(lines_of(run)) == 1:
-        ctypes.PyDLL(None).sleep(seconds)
+    if gate and len(lines_of(run)) == 1:
+        os.close(ctypes.PyDLL(None).open(gate.encode(), os.O_RDONLY))
     return os.getpid()
 
 

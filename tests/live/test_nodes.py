@@ -100,7 +100,10 @@ def hold_some(
     for result in freeze.send_many([(quick,)] * 200, queue=mailbox):
         result.get(timeout=RESULT_SECONDS)
     files = [tmp_path / "run", *[tmp_path / f"other{number}" for number in range(20)]]
-    results = freeze.send_many([(str(files[0]), 600), *[(str(path),) for path in files[1:]]], queue=mailbox)
+    os.mkfifo(tmp_path / "gate")
+    results = freeze.send_many(
+        [(str(files[0]), str(tmp_path / "gate")), *[(str(path),) for path in files[1:]]], queue=mailbox
+    )
     next_run(str(files[0]))
     other = start()
 
@@ -164,6 +167,39 @@ def test_d16_a_node_that_leaves_no_evidence_is_judged_after_seven_seconds(
     else:
         assert all(isinstance(value, int) for value in values)
         assert runs == [2] + [1] * (len(files) - 1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rule", ["early", "late"])
+def test_d19_a_node_that_was_stopped_until_it_was_given_up_wakes_up_harmless(
+    cluster: Cluster, start: StartWorker, mailbox: str, rule: str, tmp_path: Path
+) -> None:
+    first = start()
+    results, files, other = hold_some(cluster, mailbox, rule, tmp_path, start)
+    family = [pid for pid, command in cluster.left().items() if pid == first.pid or first.session in command]
+    for pid in family:
+        os.kill(pid, signal.SIGSTOP)
+    # Six seconds of silence, and seven for evidence.
+    values = [ended(result) for result in results]
+    runs = [len(lines_of(path)) for path in files]
+    for pid in family:
+        os.kill(pid, signal.SIGCONT)
+    open_gate(tmp_path / "gate")
+    other.kill()
+    # The node that was stopped serves again; and of what it had held, it starts nothing.
+    served_by = ended(crashes.whoami.apply_async(queue=mailbox))
+    assert served_by in [child.pid for child in cluster.children(first)]
+    if rule == "early":
+        assert {type(value) for value in values} == {WorkerLostError}
+        assert runs == [1] + [0] * (len(files) - 1)
+    else:
+        assert all(isinstance(value, int) for value in values)
+        assert runs == [2] + [1] * (len(files) - 1)
+    assert [len(lines_of(path)) for path in files] == runs
+    assert {crashes.app.AsyncResult(result.id).state for result in results} == {
+        "FAILURE" if rule == "early" else "SUCCESS"
+    }
+    assert cluster.mailbox(mailbox).depth == 0
 
 
 def test_d15_a_child_that_runs_when_its_parent_is_killed_dies_with_it(
