@@ -86,6 +86,14 @@ def end_from_outside(how: str, run: str, number: int) -> float:
     return time.time()
 
 
+def is_zombie_or_gone(pid: int) -> bool:
+    """Whether a process runs no more."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
+    except OSError:
+        return True
+
+
 def open_gate(gate: Path) -> None:
     """Let the body that waits at it go on."""
     with gate.open("wb"):
@@ -350,17 +358,24 @@ def test_s22_hooks_run_once_for_a_dead_letter_and_for_no_redelivery_before_it(cl
 # ---- revoked ----
 
 
+@pytest.mark.parametrize("parent_is_slow", [False, True])
 @pytest.mark.parametrize(
     "task", [crashes.wait_early, crashes.wait_late, crashes.wait_reject], ids=lambda task: task.name
 )
 def test_s16_a_terminated_task_is_revoked_and_not_redelivered(
-    cluster: Cluster, run: str, tmp_path: Path, task: Any
+    cluster: Cluster, worker: Worker, run: str, tmp_path: Path, task: Any, parent_is_slow: bool
 ) -> None:
     gate = tmp_path / "gate"
     os.mkfifo(gate)
     result: AsyncResult[int] = task.delay(run, str(gate))
     line = next_run(run, 1)
+    if parent_is_slow:
+        # The child obeys before its parent has heard of it: no other death may be seen in that.
+        worker.send(signal.SIGSTOP)
     result.revoke(terminate=True)
+    if parent_is_slow:
+        wait_for(lambda: is_zombie_or_gone(line["pid"]), "the child should end")
+        worker.send(signal.SIGCONT)
     error, _ = ended(result)
     assert result.state == "REVOKED"
     assert "terminated" in str(error)

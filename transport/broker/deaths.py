@@ -153,17 +153,21 @@ class Deaths:
         joint = sum(1 for entry in ring.values() if not entry.finished) > 1
         for position in list(session.held):
             message = session.held[position]
-            self._one(session, message, self._ending(report, ring.get(position), position, evidence), report, joint)
+            self._one(session, message, self._ending(report, ring.get(position), message, evidence), report, joint)
         self.close(session)
 
-    def _ending(self, report: Report, entry: RingEntry | None, position: int, evidence: bool) -> Ending:
+    def _ending(self, report: Report, entry: RingEntry | None, message: Message, evidence: bool) -> Ending:
         """How this delivery ended, by what is known."""
+        position = message.position
         if not evidence:
             return Ending.UNKNOWN
         if position in report.terminated:
             return Ending.TERMINATED
         if entry is None:
             return Ending.BUFFERED
+        if message.terminating and not entry.finished:
+            # The child was told as well, and may have obeyed before its parent had heard of it.
+            return Ending.TERMINATED
         if entry.finished:
             return Ending.FINISHED
         if position in report.timed_out:

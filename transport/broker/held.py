@@ -111,3 +111,5 @@ class Message(msgspec.Struct, gc=False, eq=False):
     stage: int = 0
     #: Hand-outs of this message since this broker started, this one included.
     handed: int = 0
+    #: It was revoked while it was out, and whoever runs it was told to end it.
+    terminating: bool = False

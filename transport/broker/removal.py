@@ -118,6 +118,7 @@ class Removal:
         desk = self._desk
         desk.journal.say(session, Recall([message.position]))
         if params.terminate:
+            message.terminating = True
             desk.journal.say(session, Cancel(message.position, params.signal))
             parent = desk.sessions.get(session.parent)
             if parent is not None:
