@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 
 if TYPE_CHECKING:
+    from ..transport.peer.contract import Promise
     from .app import App
     from .tasks.request import Context
     from .tasks.task import Task
@@ -137,6 +138,16 @@ _frame: Final[contextvars.ContextVar[Frame | None]] = contextvars.ContextVar("gr
 
 #: Returns the top frame, or None outside of tasks.
 current_frame: Final = _frame.get
+
+
+def remember_unconfirmed(promise: Promise[object]) -> None:
+    """Note what a task sends without waiting: its outcome waits for the broker's word.
+
+    Else it would be lost with the task's process, and the task, being done, would not run again to send it anew.
+    """
+    frame = _frame.get()
+    if frame is not None:
+        frame.request.confirm_later(promise)
 
 
 def push_frame(task: Task[..., Any], request: Context) -> FrameToken:

@@ -18,7 +18,7 @@ from ..transport.message import NAME_CHARACTERS_MAX, Envelope, Flag, Kind, More
 from ..transport.payload import register_type
 from .actor import Actor, methods_of
 from .bodies import pack_call
-from .current import get_current_app, worker_frame
+from .current import get_current_app, remember_unconfirmed, worker_frame
 from .errors import ActorFailed, TimeoutError, UnknownOutcome
 from .identity import new_id, origin
 from .results.meta import Meta, read_known
@@ -93,7 +93,8 @@ class ActorRef(Generic[A]):
         `method` is a method of the actor's class, as in `tell(Counter.bump, 2)`, or its name. Raises TypeError when
         the arguments do not fit, EncodeError when they cannot be sent.
         """
-        self.app.client.publish_nowait(self.mailbox, [self._envelope(method, args, kwargs, Flag.IGNORE_RESULT)])
+        envelope = self._envelope(method, args, kwargs, Flag.IGNORE_RESULT)
+        remember_unconfirmed(self.app.client.publish_nowait(self.mailbox, [envelope]))
 
     @overload
     def ask(
@@ -111,7 +112,7 @@ class ActorRef(Generic[A]):
         """Send a question; return its answer to come, to `get()` or to `await`. Raises as `tell`."""
         envelope = self._envelope(method, args, kwargs, Flag.WATCHED)
         app = self.app
-        app.client.publish_nowait(self.mailbox, [envelope])
+        remember_unconfirmed(app.client.publish_nowait(self.mailbox, [envelope]))
         return AskResult(envelope.id, self, envelope.name, app, self._seconds)
 
     def _envelope(

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from ..transport.message import Envelope
 from ..transport.peer.contract import Client, Promise
+from .current import remember_unconfirmed
 
 if TYPE_CHECKING:
     from .app import App
@@ -48,7 +49,9 @@ class Sender:
         """Send one message. Raises what a broker refused it with, unless in the background."""
         client = self._client or self.client
         if background:
-            return client.publish_nowait(prepared.mailbox, [prepared.envelope])
+            promise = client.publish_nowait(prepared.mailbox, [prepared.envelope])
+            remember_unconfirmed(promise)
+            return promise
         client.publish(prepared.mailbox, [prepared.envelope], deadline_seconds=deadline_seconds).result()
         return None
 
@@ -61,11 +64,14 @@ class Sender:
         """
         client = self._client or self.client
         if background:
-            return {
+            sent = {
                 mailbox: client.publish_nowait(mailbox, envelopes)
                 for mailbox, envelopes in batches.items()
                 if envelopes
             }
+            for promise in sent.values():
+                remember_unconfirmed(promise)
+            return sent
         promises = [
             client.publish(mailbox, envelopes, deadline_seconds=deadline_seconds)
             for mailbox, envelopes in batches.items()

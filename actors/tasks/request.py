@@ -15,6 +15,7 @@ from ...transport.message import Delivery, Envelope, Flag, More
 from ..bodies import unpack_embed
 
 if TYPE_CHECKING:
+    from ...transport.peer.contract import Promise
     from ..results.result import ResultBase
 
 T = TypeVar("T")
@@ -85,6 +86,8 @@ class Context:
     #: Set by a worker: takes a state's name and its meta, for `update_state`.
     report_state: Callable[[str | None, Any], object] | None = None
     _children: list[ResultBase] | None = None
+    #: What this body sent without waiting for a broker's word: its outcome waits for that.
+    unconfirmed: list[Promise[object]] | None = None
 
     def __init__(self, *mappings: Mapping[str, Any], **values: Any) -> None:
         self.update(*mappings, **values)
@@ -175,6 +178,12 @@ class Context:
         if self._children is None:
             self._children = []
         return self._children
+
+    def confirm_later(self, promise: Promise[object]) -> None:
+        """This body sent something and did not wait: the worker waits, before it says what became of the body."""
+        if self.unconfirmed is None:
+            self.unconfirmed = []
+        self.unconfirmed.append(promise)
 
     @property
     def sent_children(self) -> list[ResultBase] | None:

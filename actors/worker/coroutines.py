@@ -7,10 +7,13 @@ exception, CancelledError; `Interruptible` stands between a body and its loop an
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
-from collections.abc import Awaitable, Generator
+from collections.abc import Awaitable, Generator, Iterable
+from functools import partial
 from typing import Any
 
+from ...transport.peer.contract import Promise
 from ..errors import SoftTimeLimitExceeded, Terminated
 
 
@@ -108,3 +111,20 @@ def coroutine_runner() -> CoroutineRunner:
     if runner is None:
         runner = _local.runner = CoroutineRunner()
     return runner
+
+
+async def done(promises: Iterable[Promise[object]], timeout_seconds: float) -> None:
+    """Wait until all of these are kept or broken, or the time is over, without keeping the loop."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + timeout_seconds
+    for promise in promises:
+        told = asyncio.Event()
+        promise.add_done_callback(partial(_tell, loop, told))
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(told.wait(), max(0.0, deadline - loop.time()))
+
+
+def _tell(loop: asyncio.AbstractEventLoop, told: asyncio.Event, _: object) -> None:
+    """Called in whatever thread keeps the promise; the loop may be over by then."""
+    with contextlib.suppress(RuntimeError):
+        loop.call_soon_threadsafe(told.set)

@@ -31,7 +31,7 @@ from ..results import states
 from ..results.failure import ExceptionInfo, describe
 from ..tasks.request import Context
 from .afterwards import Afterwards, Ending
-from .coroutines import coroutine_runner
+from .coroutines import coroutine_runner, done
 from .events import Held
 from .follows import after_failure, after_success
 from .handling import BUSY_FLAGS, Handling
@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 
 Done = Outcome | Afterwards
 
+#: How long an outcome waits for the confirms of what its body sent. A broker that is away confirms no settle either.
+CONFIRM_SECONDS: Final = 30.0
 _NO_MORE: Final = More()
 _TASK: Final = int(Kind.TASK)
 _DEDUPLICATE: Final = int(Flag.DEDUPLICATE)
@@ -176,7 +178,7 @@ class Executor:
         set_top_frame(Frame(handling.task, request, None))
         try:
             value = handling.body(*args, **kwargs)
-            if request.retried is None and request._children is None:
+            if request.retried is None and request._children is None and request.unconfirmed is None:
                 return self.outcomes.returned(held, value)
             return self._returned(Call(held, handling, request, args, kwargs, False, 0.0), value)
         except SystemExit:
@@ -221,6 +223,9 @@ class Executor:
                 value = await call.handling.body(*call.args, **call.kwargs)
             finally:
                 self._stop(call)
+            if call.request.unconfirmed is not None:
+                # Not in the loop's way; what is refused is told by `_returned`.
+                await done(call.request.unconfirmed, CONFIRM_SECONDS)
             return self._returned(call, value)
         except SystemExit:
             raise
@@ -289,9 +294,21 @@ class Executor:
 
     # --- endings -------------------------------------------------------------------------------------------------
 
+    def _wait_for_confirms(self, call: Call) -> None:
+        """Wait until brokers have what the body sent without waiting: after its outcome nobody would send it again."""
+        unconfirmed, call.request.unconfirmed = call.request.unconfirmed, None
+        for promise in unconfirmed or ():
+            try:
+                promise.result(CONFIRM_SECONDS)
+            except Exception as error:
+                # The body asked not to wait for this: the log is who learns of it.
+                self.log.unconfirmed(call.held.delivery.envelope, error)
+
     def _returned(self, call: Call, value: object) -> Done:
         held, handling, request = call.held, call.handling, call.request
         envelope = held.delivery.envelope
+        if request.unconfirmed is not None:
+            self._wait_for_confirms(call)
         if request.retried is not None:
             # retry(throw=False): it takes place now that the body has returned.
             return self._retry(call, request.retried)
@@ -304,6 +321,8 @@ class Executor:
 
     def _raised(self, call: Call, error: BaseException) -> Done:
         held, handling, request = call.held, call.handling, call.request
+        if request.unconfirmed is not None:
+            self._wait_for_confirms(call)
         envelope = held.delivery.envelope
         if isinstance(error, Ignore):
             self.log.ignored(envelope)

@@ -59,6 +59,10 @@ class TaskLog:
         """A body wants nothing stored."""
         logger.info("Task %s[%s] ignored", _name(envelope), envelope.id)
 
+    def unconfirmed(self, envelope: Envelope, error: Exception) -> None:
+        """What a body sent without waiting was not accepted, or nobody knows."""
+        logger.error("Task %s[%s] sent a message that was not accepted: %r", _name(envelope), envelope.id, error)
+
     def skipped(self, envelope: Envelope) -> None:
         """A redelivered message whose task succeeded before."""
         logger.info("Task %s[%s] already completed successfully, not run again", _name(envelope), envelope.id)

@@ -13,7 +13,7 @@ import pytest
 from greenroom.actors import signals
 from greenroom.actors.app import App
 from greenroom.actors.bodies import Content, pack_call, pack_embed, unpack_value
-from greenroom.actors.current import current_frame, current_task
+from greenroom.actors.current import current_frame, current_task, remember_unconfirmed
 from greenroom.actors.errors import Ignore, Reject, Retry, SoftTimeLimitExceeded, Terminated
 from greenroom.actors.results.failure import rebuild
 from greenroom.actors.tasks.task import Task
@@ -817,3 +817,56 @@ def test_a_coroutine_that_fails_is_a_failure_in_a_loop_too(bench: Bench) -> None
 
     outcome = outcome_of(asyncio.run(bench.executor.run_async(bench.held(body))))
     assert isinstance(error_of(outcome), ValueError)
+
+
+class LaterPromise:
+    """A confirm that comes when somebody waits for it."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.waited = False
+        self._error = error
+
+    def result(self, timeout: float | None = None) -> None:
+        self.waited = True
+        if self._error is not None:
+            raise self._error
+
+    def done(self) -> bool:
+        return self.waited
+
+    def add_done_callback(self, fn: Callable[[Any], object], /) -> None:
+        fn(self)
+
+
+@pytest.mark.parametrize("refused", [None, RuntimeError("the mailbox is full")])
+@pytest.mark.parametrize("raises", [False, True])
+def test_an_outcome_waits_for_the_confirms_of_what_its_body_sent(
+    bench: Bench, refused: Exception | None, raises: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    promise = LaterPromise(refused)
+
+    @bench.app.task
+    def sends() -> int:
+        remember_unconfirmed(promise)
+        assert not promise.waited
+        if raises:
+            raise KeyError("x")
+        return 1
+
+    result = result_of(bench.run(sends))
+    assert promise.waited
+    assert result.state == (State.FAILURE if raises else State.SUCCESS)
+    assert ("not accepted" in caplog.text) == (refused is not None)
+
+
+def test_an_outcome_of_a_coroutine_waits_for_the_confirms_too(bench: Bench) -> None:
+    promise = LaterPromise()
+
+    @bench.app.task
+    async def sends() -> int:
+        remember_unconfirmed(promise)
+        return 1
+
+    done = asyncio.run(bench.executor.run_async(bench.held(sends)))
+    assert promise.waited
+    assert value_of(done) == 1
