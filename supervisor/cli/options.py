@@ -92,7 +92,9 @@ def timeout_option(function: F) -> F:
 
 def app_option(text: str, *, required: bool = False) -> Callable[[F], F]:
     """Whose tasks."""
-    return click.option("-A", "--app", required=required, default="", metavar="MODULE[:APP]", help=text)
+    return click.option(
+        "-A", "--app", required=required, default=None if required else "", metavar="MODULE[:APP]", help=text
+    )
 
 
 def concurrency_option(default: str) -> Callable[[F], F]:

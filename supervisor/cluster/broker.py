@@ -11,6 +11,7 @@ Exit codes: 0 after TERM or INT, 1 when the broker stopped by itself, 2 when it 
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import signal
@@ -31,6 +32,7 @@ from ...transport.store.choose import choose_store
 from ...transport.verbs import Report
 from ...transport.wire.server import BrokerServer
 from ..driver import StartFailed, SupervisorDriver
+from ..events import Reported
 from ..spec import ChildSpec, Supervisor
 from ..threads import ThreadChild, ThreadRunner
 from .folders import node_folder
@@ -46,6 +48,8 @@ PAGES_PATIENCE = 5.0
 #: How long the router's thread may keep the interpreter from the store's. At Python's own 5 ms a single commit takes
 #: 6 ms beside a busy router, at half a millisecond less than 2.
 SWITCH_SECONDS = 0.0005
+
+_log = logging.getLogger("greenroom.broker")
 
 
 class BrokerConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -101,7 +105,7 @@ def run_broker(config: BrokerConfig, *, on_ready: Callable[[str], None] | None =
         auto_shutdown="any_significant",
     )
     runner = ThreadRunner()
-    driver = SupervisorDriver(spec, lambda _: runner, name="broker")
+    driver = SupervisorDriver(spec, lambda _: runner, name="broker", on_report=_report)
     try:
         driver.start()
     except StartFailed:
@@ -114,6 +118,11 @@ def run_broker(config: BrokerConfig, *, on_ready: Callable[[str], None] | None =
         pass
     driver.stop()
     return 0 if stopping.is_set() and not outcome.exit_code else outcome.exit_code or 1
+
+
+def _report(path: str, report: Reported) -> None:
+    """Note what the supervisor says: its one child tells by itself why it stops, and whoever starts it why not."""
+    _log.debug("child %s: %s: %s", path, report.kind, report.reason)
 
 
 def _await_end(driver: SupervisorDriver, done: threading.Event) -> None:
