@@ -63,7 +63,7 @@ Event = Changed | Ended
 
 
 @click.command()
-@app_option("The application, as a module or an attribute of one.", required=True)
+@app_option("The application, as a module or an attribute of one.", default=None)
 @click.option("--bind", default=DEFAULT_BROKER, show_default=True, metavar="ADDRESS", help="Where the broker listens.")
 @click.option("--data", default=DEFAULT_DATA, show_default=True, metavar="FOLDER", help="Folder of the mailboxes.")
 @concurrency_option("2")

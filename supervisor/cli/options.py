@@ -90,11 +90,10 @@ def timeout_option(function: F) -> F:
     )(function)
 
 
-def app_option(text: str, *, required: bool = False) -> Callable[[F], F]:
-    """Whose tasks."""
-    return click.option(
-        "-A", "--app", required=required, default=None if required else "", metavar="MODULE[:APP]", help=text
-    )
+def app_option(text: str, *, default: str | None = "") -> Callable[[F], F]:
+    """Whose tasks; with no default it must be given."""
+    given: dict[str, Any] = {} if default is None else {"default": default}
+    return click.option("-A", "--app", required=default is None, metavar="MODULE[:APP]", help=text, **given)
 
 
 def concurrency_option(default: str) -> Callable[[F], F]:
