@@ -164,6 +164,8 @@ def test_s17_a_task_that_kills_its_process_each_time_is_a_dead_letter_after_thre
     assert {attempt["cause"] for attempt in story["attempts"]} == {"solo"}
     assert {attempt["node"] for attempt in story["attempts"]} == {worker.node}
     assert all(attempt["max_rss"] > 0 for attempt in story["attempts"])
+    for attempt, line in zip(story["attempts"], lines, strict=True):
+        assert attempt["started_at"] <= line["at"] <= attempt["ended_at"]
     assert story["first_failure"] <= story["last_failure"]
     assert story["counters"]["crashes_solo"] == DELIVERIES_MAX
 
@@ -240,6 +242,9 @@ def test_s18_without_acks_on_timeout_a_hard_time_limit_redelivers_within_the_bou
     story = cluster.story(result.id)
     assert story is not None
     assert {attempt["cause"] for attempt in story["attempts"]} == {"timeout"}
+    assert "hard time limit" in story["reason"]
+    for attempt in story["attempts"]:
+        assert 0.25 < attempt["ended_at"] - attempt["started_at"] < 0.3 + KNOWN_SECONDS
     assert story["counters"]["timeouts"] == DELIVERIES_MAX
 
 

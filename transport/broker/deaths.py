@@ -240,7 +240,8 @@ class Deaths:
         if ending is Ending.UNKNOWN:
             # Its holder may be alive somewhere: the first outcome wins.
             desk.loose[message.position] = message
-        past.remember(self._attempt(session, report, ending, joint), desk.now.wall, desk.settings.attempts_kept_max)
+        attempt = self._attempt(session, message, report, ending, joint)
+        past.remember(attempt, desk.now.wall, desk.settings.attempts_kept_max)
         if verdict is Verdict.LOST:
             self._endings.lost(message, why, worker)
         elif verdict is Verdict.FAILED:
@@ -286,7 +287,9 @@ class Deaths:
             self._watching.store(message, State.RETRY, blob)
         self._settling.renew(message, with_retries(envelope, retries + 1), desk.now.wall + delay if delay > 0 else 0)
 
-    def _attempt(self, session: Session, report: Report, ending: Ending, joint: bool) -> Attempt:
+    def _attempt(self, session: Session, message: Message, report: Report, ending: Ending, joint: bool) -> Attempt:
+        # A body starts within milliseconds of its hand-out, since only short ones are handed out ahead of time.
+        started = message.lease.at if message.lease is not None else 0
         return Attempt(
             worker=session.id,
             node=session.node,
@@ -296,6 +299,7 @@ class Deaths:
             signal=report.signal,
             oom=report.oom,
             max_rss=report.max_rss_kib,
+            started_at=started / 1e6,
             ended_at=self._desk.now.wall / 1e6,
             cause=CAUSES.get(ending, "joint" if joint else "solo"),
         )
@@ -305,6 +309,8 @@ def describe(report: Report, ending: Ending) -> str:
     """How a process ended, in Celery's words: 'signal 9 (SIGKILL)', 'exitcode 3'."""
     if ending in (Ending.NODE_LOST, Ending.UNKNOWN) and not report.signal and report.exit_code is None:
         return "its node was lost"
+    if ending is Ending.TIMED_OUT:
+        return "killed at its hard time limit"
     if report.signal:
         name = SIGNALS.get(report.signal, "unknown signal")
         oom = ", out of memory" if report.oom else ""

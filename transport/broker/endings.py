@@ -46,8 +46,9 @@ class Endings:
         self._fail(message, "WorkerLostError", text, worker, "lost")
 
     def timed_out(self, message: Message, limit: int, worker: str) -> None:
-        """FAILURE TimeLimitExceeded; `limit` in microseconds."""
-        self._fail(message, "TimeLimitExceeded", f"TimeLimitExceeded({_seconds(limit)},)", worker, "lost")
+        """FAILURE TimeLimitExceeded; `limit` in microseconds, 0 where it is the worker's own and not the message's."""
+        text = f"TimeLimitExceeded({_seconds(limit)},)" if limit else "killed at the hard time limit of its worker"
+        self._fail(message, "TimeLimitExceeded", text, worker, "lost")
 
     def revoked(self, message: Message, text: str, worker: str = "") -> None:
         """REVOKED: 'revoked', 'expired' or 'terminated'."""

@@ -89,10 +89,12 @@ class Row:
 class Lease:
     """Messages that went out together to one session. Over when none is left."""
 
-    __slots__ = ("durability", "id", "left", "link", "session")
+    __slots__ = ("at", "durability", "id", "left", "link", "session")
 
-    def __init__(self, lease: int, session: Session, link: int, left: int, durability: Durability) -> None:
+    def __init__(self, lease: int, session: Session, link: int, left: int, durability: Durability, at: int = 0) -> None:
         self.id = lease
+        #: Wall time of the hand-out; 0 if it was before the broker's last start.
+        self.at = at
         self.session = session
         #: The link it was (or will be) sent on: after a re-attachment the Deliver is not sent.
         self.link = link

@@ -35,7 +35,7 @@ class Leasing:
         durability = mailbox.strongest
         number = desk.next_lease
         desk.next_lease += 1
-        lease = Lease(number, session, session.link, len(messages), durability)
+        lease = Lease(number, session, session.link, len(messages), durability, desk.now.wall)
         if durability:
             desk.journal.write(LeaseRecord(number, session.id, [message.position for message in messages]), durability)
         held = session.held
