@@ -95,20 +95,23 @@ def run(argv: Sequence[str] | None = None, *, broker: str = "") -> int:
 
     `broker` is the address for verbs that are given none.
     """
-    from ...transport.errors import GreenroomError
-    from .output import say
-
     try:
         cli.main(args=argv if argv is None else list(argv), prog_name="greenroom", obj=broker)
     except SystemExit as end:
         # Also what click itself has said.
         return end.code if isinstance(end.code, int) else EXIT_FAILED if end.code else 0
-    except GreenroomError as error:
-        say(str(error), color="red")
-        return EXIT_FAILED
     except BrokenPipeError:
         # The reader of our output left: nobody to tell, and nothing to flush at the exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_FAILED
+    except Exception as error:
+        # Imported here, since who asks for help does without. Whatever is not ours is shown with its traceback.
+        from ...transport.errors import GreenroomError
+        from .output import say
+
+        if not isinstance(error, GreenroomError):
+            raise
+        say(str(error), color="red")
         return EXIT_FAILED
     return 0
 
