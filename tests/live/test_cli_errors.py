@@ -152,7 +152,6 @@ def test_a_store_that_nobody_knows_is_told_without_what_its_url_holds(place: Clu
         (["dev", "-A", "tasks", "--bananas"], "--bananas"),
         (["run"], "COMMAND"),
     ],
-    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_wrong_options_are_refused_with_exit_code_2(
     arguments: list[str], words: str, capfd: pytest.CaptureFixture[str]
