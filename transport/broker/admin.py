@@ -66,7 +66,7 @@ class Admin:
     def __init__(self, desk: Desk, places: Places, removal: Removal) -> None:
         self._desk = desk
         self._places = places
-        self._removal = removal
+        self.removal = removal
         self._reads: dict[int, Waiting] = {}
         #: Dead letters that are gone as soon as it is committed: a read from before may still show them.
         self._acted: dict[int, None] = {}
@@ -88,9 +88,9 @@ class Admin:
             case DeadFilter():
                 self._read_dead(session, request.number, op, params)
             case PurgeMailbox():
-                self._answer(session, request.number, Count(self._removal.purge(params.mailbox)))
+                self._answer(session, request.number, Count(self.removal.purge(params.mailbox)))
             case Revoke():
-                self._answer(session, request.number, Count(self._removal.revoke(params)))
+                self._answer(session, request.number, Count(self.removal.revoke(params)))
             case Forget():
                 self._desk.journal.write(ResultsGone(params.ids))
                 self._answer(session, request.number, Count(len(params.ids)))
@@ -125,10 +125,11 @@ class Admin:
         for name in names[:LIST_MAX]:
             mailbox = self._desk.mailboxes.get(name)
             if mailbox is not None:
-                infos.append(self._info(mailbox))
+                infos.append(self.info(mailbox))
         return MailboxList(infos)
 
-    def _info(self, mailbox: Mailbox) -> MailboxInfo:
+    def info(self, mailbox: Mailbox) -> MailboxInfo:
+        """One mailbox as people see it."""
         oldest = 0.0
         lane = mailbox.first_lane()
         if lane is not None:

@@ -48,7 +48,9 @@ class Commits:
         session = say.session
         if session.link and (not say.link or say.link == session.link):
             desk = self._desk
-            desk.outflow.send(desk.effects, session, say.verb, say.bytes, desk.now.boot)
+            # Its Deliver was counted when it was made.
+            promised = type(say.verb) is Deliver
+            desk.outflow.send(desk.effects, session, say.verb, say.bytes, desk.now.boot, promised=promised)
 
     def failed(self, event: PersistFailed) -> None:
         """No room: publishes are refused and undone, everything else is written anew (D29). Else: the end."""
@@ -86,6 +88,9 @@ class Commits:
             verb = _without_deliveries(say.verb, undone)
             if verb is not None:
                 journal.say(say.session, verb, say.link, say.bytes)
+            elif say.link == say.session.link:
+                self._desk.outflow.withdraw(say.session, say.bytes)
+                self._desk.wake(say.session)
 
 
 def _without(record: Record, undone: set[int]) -> Record | None:

@@ -151,10 +151,10 @@ class Broker:
         if self._recovering and not (isinstance(event, RowsRead) and event.token == self._recovering):
             self._early.append(event)
             return []
+        desk.now = now
         if now.boot - self._last_boot > desk.settings.pause_noticed:
             self.deaths.paused()
         self._last_boot = now.boot
-        desk.now = now
         self._take(event)
         return self._finish_pass()
 

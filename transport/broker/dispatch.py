@@ -23,6 +23,10 @@ from .rows import Rows
 from .sessions import Session
 
 
+#: Bytes of bodies that go to one session before it is looked at whether it still has room.
+GIVEN_BYTES_MAX = 1 << 20
+
+
 class Dispatch:
     """Hands messages out."""
 
@@ -84,7 +88,7 @@ class Dispatch:
     def _serve(self, mailbox: Mailbox) -> int:
         """Give the consumers what they may have; return how many messages left the lanes."""
         total = 0
-        consumers = [session for session in mailbox.consumers if session.open and session.window > len(session.held)]
+        consumers = [session for session in mailbox.consumers if session.room > 0]
         while consumers:
             lane = mailbox.first_lane()
             if lane is None:
@@ -99,7 +103,7 @@ class Dispatch:
             if given == 0:
                 break
             total += given
-            consumers = [session for session in consumers if session.window > len(session.held)]
+            consumers = [session for session in consumers if session.room > 0]
         if mailbox.consumers:
             for lane in mailbox.lanes:
                 if lane.tail:
@@ -116,6 +120,9 @@ class Dispatch:
         left = 0
         head = lane.head
         unjudged = lane.unjudged
+        # What goes to one session at a time is bounded in bytes, so that it can be stopped when it does not read.
+        heavy = lane.bytes > GIVEN_BYTES_MAX
+        size = 0
         revoked = desk.revoked
         while head and len(out) < share:
             message = head[0]
@@ -131,6 +138,10 @@ class Dispatch:
             if (revoked or envelope.more is not None) and self._endings.before_start(message):
                 continue
             out.append(message)
+            if heavy:
+                size += len(envelope.body)
+                if size >= GIVEN_BYTES_MAX:
+                    break
         if out:
             self._leasing.lease(session, lane.mailbox, out)
         return left

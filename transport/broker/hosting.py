@@ -23,6 +23,8 @@ from .sessions import Session
 
 #: Messages that one owner of an actor's mailbox may hold of it: enough to hide the way to the disk.
 ACTOR_AHEAD = 64
+#: Bytes of bodies that go to an owner at a time; more when something of the actor is settled.
+GIVEN_BYTES_MAX = 1 << 20
 
 
 class Hosting:
@@ -131,6 +133,7 @@ class Hosting:
         speeds = desk.speeds
         short = desk.settings.short_task
         free = 1 if owner.free_slots > 0 and not (mailbox.acquired or mailbox.started) else 0
+        size = 0
         while (lane := mailbox.first_lane()) is not None:
             message = lane.head[0]
             if message.row.unjudged:
@@ -141,7 +144,7 @@ class Hosting:
                     self._delays[mailbox.name] = past.due
                     heapq.heappush(self._delayed, (past.due, mailbox.name))
                 return False
-            if len(taken) >= room:
+            if len(taken) >= room or size >= GIVEN_BYTES_MAX:
                 return True
             if len(taken) >= free:
                 speed = speeds.get(message.envelope.name)
@@ -150,6 +153,7 @@ class Hosting:
             lane.pop()
             if not self._endings.before_start(message):
                 taken.append(message)
+                size += len(message.envelope.body)
         return False
 
 

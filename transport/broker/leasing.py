@@ -71,4 +71,5 @@ class Leasing:
         desk = self._desk
         size += len(deliveries) * DELIVERY_BYTES + VERB_BYTES
         deliver = Deliver(desk.partition, desk.epoch, lease.id, deliveries)
+        desk.outflow.promise(session, size)
         desk.journal.say(session, deliver, lease.link, size)

@@ -217,7 +217,7 @@ class Links:
                 desk.journal.say(session, Recall(lost), session.link)
         desk.journal.say(session, Attached(desk.epoch), session.link)
         session.attached = True
-        session.open = not session.stalled_at
+        desk.outflow.reopen(session)
         self._subscribe(session)
         parent = desk.sessions.get(session.parent)
         if parent is not None:

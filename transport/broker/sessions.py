@@ -2,7 +2,7 @@
 
 A session outlives its links. A client's session numbers its batches; a child's holds leases; a node's speaks for its
 children. `link` is 0 while the session has none. A session is `open`, which is to say that it may be given messages,
-from its Attach on a link until that link ends or stands still.
+from its Attach on a link until that link ends, except while it has too much to read.
 """
 
 from __future__ import annotations
@@ -53,6 +53,7 @@ class Session:
         "stalled_at",
         "starving",
         "unconfirmed_bytes",
+        "unread_bytes",
         "watched",
         "window",
         "withheld",
@@ -84,7 +85,7 @@ class Session:
         self.held: dict[int, Message] = {}
         #: It has said Attach on the present link.
         self.attached = False
-        #: It may be given messages, as far as its window goes: attached, and it reads what it is sent.
+        #: It may be given messages, as far as its window goes: attached, and it reads what it is sent. `Outflow` tells.
         self.open = False
         #: Mailboxes to be looked at when it gains room, those that got least first.
         self.starving: dict[str, Mailbox] = {}
@@ -107,6 +108,8 @@ class Session:
         self.marked_bytes = 0
         #: (number of a Ping, what had been sent before it).
         self.marks: deque[tuple[int, int]] = deque()
+        #: Unacknowledged, or promised and not sent yet.
+        self.unread_bytes = 0
         #: Boot time since which too much is unacknowledged; 0: it is not.
         self.stalled_at = 0
         self.withheld: deque[tuple[FromBroker, int]] = deque()

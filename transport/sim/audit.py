@@ -114,7 +114,9 @@ def _audit_sessions(broker: Broker) -> None:
         if session.role is Role.CHILD:
             assert desk.children[session.parent][session.id] is session
             assert session.link or session.judge_at, f"{session.id} has no link and is not waited for"
-        assert session.open == (session.attached and not session.stalled_at and bool(session.link)), session.id
+        full = session.stalled_at or session.unread_bytes >= desk.settings.unacknowledged_bytes_max
+        assert session.open == (session.attached and bool(session.link) and not full), session.id
+        assert session.unread_bytes >= 0, f"{session.id} has {session.unread_bytes} bytes unread"
         for name, mailbox in session.owned.items():
             assert mailbox.owner is session
             assert mailbox.name == name

@@ -458,6 +458,9 @@ class World:
             self.tell_closed()
             self.sim.advance(min(SECOND, end - self.sim.now.boot))
             self._look_at_the_clock()
+            for link in self.sim.closed:
+                # Also those that the broker has cut, of which nobody else knows yet.
+                self._session_breaks(self.sessions_by_link.pop(link, ""))
         self.sim.ask_for_room()
 
     def step_wall(self, seconds: int) -> None:
