@@ -94,9 +94,7 @@ class Known:
             if isinstance(node, Function) and annotates_a_set(node.returns):
                 self.functions.add(node.name)
             elif isinstance(node, ast.arg):
-                self.add(
-                    node.arg, annotates_a_set(node.annotation), annotates_a_mapping_to_sets(node.annotation)
-                )
+                self.add(node.arg, annotates_a_set(node.annotation), annotates_a_mapping_to_sets(node.annotation))
             elif isinstance(node, ast.AnnAssign):
                 self.add(
                     name_of(node.target),
@@ -135,9 +133,7 @@ def scopes(tree: ast.Module) -> Iterator[tuple[ast.AST, Known]]:
     """
     functions = list(outermost_functions(tree))
     bodies = [tree.body, *(node.body for node in ast.walk(tree) if isinstance(node, ast.ClassDef))]
-    fields: list[ast.stmt] = [
-        node for body in bodies for node in body if isinstance(node, ast.Assign | ast.AnnAssign)
-    ]
+    fields: list[ast.stmt] = [node for body in bodies for node in body if isinstance(node, ast.Assign | ast.AnnAssign)]
     for node in ast.walk(tree):
         if isinstance(node, ast.Assign | ast.AnnAssign):
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]

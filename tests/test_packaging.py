@@ -110,9 +110,7 @@ def test_the_wheel_holds_every_file_of_the_package_and_nothing_else(built: tuple
 
 def test_the_wheel_is_imported_without_the_tree(wheel: Path, tmp_path: Path) -> None:
     code = f"import sys; sys.path.insert(0, {str(wheel)!r}); import greenroom; print(greenroom.__file__)"
-    run = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
+    run = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
     assert run.stdout.startswith(str(wheel))
 
@@ -162,9 +160,7 @@ def test_everything_the_package_imports_is_a_declared_dependency() -> None:
             declared |= requirement_names(extras[extra])
     distributions = packages_distributions()
     undeclared: list[str] = []
-    for file in [ROOT / face for face in FACES] + [
-        path for floor in FLOORS for path in (ROOT / floor).rglob("*.py")
-    ]:
+    for file in [ROOT / face for face in FACES] + [path for floor in FLOORS for path in (ROOT / floor).rglob("*.py")]:
         for name in sorted(imported_names(file.read_text("utf-8"))):
             providers = requirement_names(distributions.get(name, [name]))
             if not providers & declared:

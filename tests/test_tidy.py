@@ -22,7 +22,9 @@ LINES_MAX = 500
 #: A file of tests stands beside its twin, and may be longer than it.
 TEST_LINES_MAX = 900
 #: Files that are longer, each with the reason why it is still one idea.
-LONGER: dict[str, str] = {}
+LONGER: dict[str, str] = {
+    "transport/sim/world.py": "one world: every move that a test can make in it, and who remembers what",
+}
 
 #: Taken apart, so that this file passes its own rule.
 LEFT_OPEN = re.compile(r"\b(TO" + "DO|FIX" + "ME|XX" + "X|HA" + r"CK)\b")
@@ -108,9 +110,7 @@ def files() -> list[Path]:
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
 def test_the_tree_keeps_the_rule(rule: Rule) -> None:
     broken = [
-        sentence
-        for path in files()
-        for sentence in rule(path.relative_to(ROOT).as_posix(), path.read_text("utf-8"))
+        sentence for path in files() for sentence in rule(path.relative_to(ROOT).as_posix(), path.read_text("utf-8"))
     ]
     assert not broken, "\n".join(["", *broken])
 

@@ -213,6 +213,6 @@ BrokerMachine.TestCase.settings = settings(
     deadline=None,
     # Without the phase that explains: it traces every line.
     phases=[Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink],
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],  # pyright: ignore[reportArgumentType]
 )
 TestBroker = pytest.mark.timeout(7_200 if NIGHTLY else 600)(pytest.mark.slow(BrokerMachine.TestCase))
