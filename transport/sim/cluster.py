@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from ..broker.settings import BrokerSettings
+from ..clock import Now
 from ..message import Envelope, Flag, Kind, More, Outcome, Result, Retry, State
 from ..requests import SHAPES, DeadFilter, DeadInfo, MailboxInfo
 from ..store.memory import MemoryDisk, MemoryStore
@@ -191,6 +192,12 @@ class Cluster:
         while self.sim.now.boot < end:
             self.network.tell_closed()
             self.sim.advance(min(SECOND, end - self.sim.now.boot))
+
+    def jump(self, seconds: int) -> None:
+        """Let the broker stand still for so long, and go on."""
+        now = self.sim.now
+        self.sim.now = Now(now.boot + seconds * SECOND, now.wall + seconds * SECOND)
+        self.pass_time(2)
 
     # --- looking -------------------------------------------------------------------------------------------------
 

@@ -224,7 +224,9 @@ class Referee:
         if past is not None:
             assert within(past, bound_of(known.envelope)), f"LIMIT: {id} goes out with {past.counters()}"
             assert past.due <= self.latest, f"TIME: {id} comes back {past.due - self.latest} us early"
-        assert known.due <= self.latest, f"TIME: {id} goes out {known.due - self.latest} us early"
+        more = known.envelope.more
+        due = max(known.due, more.due if more is not None else 0)
+        assert due <= self.latest, f"TIME: {id} goes out {due - self.latest} us early"
         if known.leased is None and known.first and not known.due and known.session:
             key = (known.session, known.mailbox, known.priority)
             assert known.position > self.last_first.get(key, 0), f"ORDER: {id} of {key} goes out late"
@@ -415,6 +417,11 @@ def bound_of(envelope: Envelope) -> int:
     """How many deliveries of this message may end in the death of its process."""
     asked = envelope.more.max_deliveries if envelope.more is not None else 0
     return asked or MAX_DELIVERIES_DEFAULT
+
+
+def is_blamed(past: Past, bound: int) -> bool:
+    """Whether a message with this past must run in quarantine."""
+    return bool(past.solo or past.joint or past.timeouts) or past.node_losses >= bound
 
 
 def within(past: Past, bound: int) -> bool:

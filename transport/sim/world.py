@@ -22,7 +22,7 @@ from ..verbs import ChildKind, Durability, FromBroker, Goodbye, Op, Reply, Repor
 from .audit import audit, audit_store, leftovers
 from .broker import BEGINNING, SimBroker
 from .peers import Body, Network, Peer, SimChild, SimClient, SimNode
-from .referee import Facts, Referee, WatchedStore
+from .referee import Facts, Referee, WatchedStore, bound_of, is_blamed
 
 SECOND = 1_000_000
 LATE = int(Flag.ACKS_LATE)
@@ -278,7 +278,7 @@ class World:
             self.starts[id] = self.starts.get(id, 0) + 1
             assert self.starts[id] == 1 or id in self.facts.excused, f"AMO: {id} starts again"
         past = self.referee.pasts.get(delivery.position)
-        suspect = past is not None and past.suspect
+        suspect = past is not None and is_blamed(past, bound_of(envelope))
         # Whoever had it before may still run it, from before it was one.
         assert not suspect or child.kind == ChildKind.QUARANTINE or delivery.deliveries == 1, f"{id} runs among others"
         if child.kind == ChildKind.QUARANTINE and self.referee.durability(delivery.mailbox):
