@@ -24,7 +24,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from greenroom import Actor, App
+from rich.console import Console, Group
+from rich.live import Live
+from rich.panel import Panel
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+
+from greenroom import Actor, App, PoisonMessage
 
 app = App("stdlib-index")
 
@@ -94,27 +100,24 @@ def source_files() -> list[str]:
     return [str(path) for path in sorted(root.rglob("*.py")) if "site-packages" not in path.parts]
 
 
-def busy_children(cluster: Any) -> list[int]:
-    """Process ids of pool children that run a task now."""
-    return [
-        session.pid
-        for session in cluster.status().sessions
-        if session.role == "child" and session.kind == "pool" and session.started
-    ]
+#: What is shown of a worker process: its pid, what it is for, messages that it holds, and those of them that run.
+Row = tuple[int, str, int, int]
 
 
 class Display:
     """What is seen while it runs: a live panel on a terminal, a line now and then elsewhere."""
 
-    def __init__(self, sent: int) -> None:
-        from rich.console import Console
-        from rich.live import Live
+    #: Lines that the panel keeps free, so that it stays as high as it is.
+    PROCESSES = 5
+    EVENTS = 4
 
+    def __init__(self, sent: int) -> None:
         self.sent = sent
-        self.console = Console()
+        self.console = Console(highlight=False)
         self.events: list[str] = []
         self._live = Live(console=self.console, refresh_per_second=8) if self.console.is_terminal else None
         self._told = 0.0
+        self._state: tuple[int, int, int, Sequence[Row]] = (0, 0, 0, [])
 
     def __enter__(self) -> Display:
         if self._live is not None:
@@ -130,100 +133,102 @@ class Display:
         self.events.append(text)
         if self._live is None:
             self.console.print(text)
+        else:
+            self._live.update(self._panel())
 
-    def show(self, done: int, status: Any) -> None:
+    def show(self, done: int, redelivered: int, dead: int, workers: Sequence[Row]) -> None:
         """Show where things stand."""
-        workers = [session for session in status.sessions if session.role == "child" and session.linked]
-        if self._live is None:
-            if time.monotonic() - self._told > 5:
-                self._told = time.monotonic()
-                self.console.print(f"{done}/{self.sent} done, {status.redelivered} redelivered, {status.dead} dead")
-            return
-        from rich.console import Group
-        from rich.panel import Panel
-        from rich.progress_bar import ProgressBar
-        from rich.table import Table
+        self._state = (done, redelivered, dead, sorted(workers))
+        if self._live is not None:
+            self._live.update(self._panel())
+        elif time.monotonic() - self._told > 5:
+            self._told = time.monotonic()
+            self.console.print(f"{done}/{self.sent} done, {redelivered} redelivered, {dead} dead")
 
+    def _panel(self) -> Panel:
+        done, redelivered, dead, workers = self._state
         table = Table(box=None, pad_edge=False)
         for column in ("worker process", "for", "holds", "runs"):
             table.add_column(column)
-        for session in sorted(workers, key=lambda session: (session.kind, session.pid)):
-            table.add_row(str(session.pid), session.kind, str(session.held), str(session.started))
-        head = f"{done:,} of {self.sent:,} files    redelivered {status.redelivered}    dead letters {status.dead}"
-        lines: list[Any] = [
-            head,
-            ProgressBar(total=self.sent, completed=done, width=60),
-            "",
-            table,
-            "",
-            *self.events[-4:],
-        ]
-        self._live.update(Panel(Group(*lines), title="indexing the standard library", width=76))
+        for number in range(self.PROCESSES):
+            row = workers[number] if number < len(workers) else ("", "", "", "")
+            table.add_row(*map(str, row))
+        events = self.events[-self.EVENTS :]
+        head = f"{done:,} of {self.sent:,} files    redelivered {redelivered}    dead letters {dead}"
+        bar = ProgressBar(total=self.sent, completed=done, width=60)
+        body = Group(head, bar, "", table, "", *events, *[""] * (self.EVENTS - len(events)))
+        return Panel(body, title="indexing the standard library", width=76)
 
 
 def main() -> int:
     """Run the demonstration; return the exit code."""
     files = source_files()
     began = time.monotonic()
-    with app.run(workers=2) as cluster:
+    # What the workers log of their deaths is shown in other words here.
+    with app.run(workers=2, loglevel="CRITICAL") as cluster, Display(len(files)) as display:
         index = app.ref(Index, "stdlib")
         half = len(files) // 2
         results = index_file.send_many([(path,) for path in files[:half]])
         poisoned = poison.delay()
         results += index_file.send_many([(path,) for path in files[half:]])
+        display.event(f"{len(files):,} tasks are accepted and on disk, and one poison among them")
         killed: int | None = None
-        with Display(len(files)) as display:
-            display.event(f"{len(files):,} tasks are accepted and on disk, and one poison among them")
-            pending = list(results)
-            while pending:
-                pending = [result for result in pending if not result.ready()]
-                done = len(files) - len(pending)
+        look_again = 0.0
+        try:
+            for done, _ in enumerate(app.ResultSet(results).iterate(DEADLINE_SECONDS, propagate=False), 1):
+                if time.monotonic() < look_again and done < len(files):
+                    continue
+                look_again = time.monotonic() + 0.1
                 status = cluster.status()
-                display.show(done, status)
-                if killed is None and done > len(files) // 10:
-                    busy = busy_children(cluster)
-                    if busy:
-                        killed = random.choice(busy)
-                        os.kill(killed, signal.SIGKILL)
-                        display.event(f"killed worker process {killed} in the middle of a task")
-                if time.monotonic() - began > DEADLINE_SECONDS:
-                    display.event(f"gave up: {len(pending)} tasks are not done after {DEADLINE_SECONDS:g} s")
-                    break
-                time.sleep(0.1)
-            try:
-                poisoned.get(timeout=60)
-                display.event("the poison came back without an error")
-            except Exception as error:
-                # What it should be: a PoisonMessage that tells how often it was tried.
-                display.event(f"the poison was set aside: {type(error).__name__}")
-            answer = index.ask(Index.totals).get(timeout=30)
-            status = cluster.status()
-            letters = cluster.dead_letters()
-            seconds = time.monotonic() - began
-    done = sum(1 for result in results if result.successful())
+                children = [session for session in status.sessions if session.role == "child" and session.linked]
+                rows = [(session.pid, session.kind, session.held, session.started) for session in children]
+                display.show(done, status.redelivered, status.dead, rows)
+                busy = [session.pid for session in children if session.kind == "pool" and session.started]
+                if killed is None and busy and done > len(files) // 10:
+                    killed = random.choice(busy)
+                    os.kill(killed, signal.SIGKILL)
+                    display.event(f"killed worker process {killed} in the middle of a task")
+        except TimeoutError:
+            display.event(f"gave up after {DEADLINE_SECONDS:g} s")
+        try:
+            poisoned.get(timeout=60)
+            display.event("the poison came back without an error")
+        except PoisonMessage:
+            display.event("the poison was set aside after three deliveries")
+        answer = index.ask(Index.totals).get(timeout=30)
+        status = cluster.status()
+        letters: list[str] = []
+        for letter in cluster.dead_letters():
+            ends = ", ".join(how_it_ended(attempt) for attempt in letter.attempts)
+            letters.append(f"{letter.task}: {letter.deliveries} deliveries ({ends})")
+        seconds = time.monotonic() - began
+    print("Counting once more in a plain loop, to compare ...")
     expected = totals([count(path) for path in files])
+    done = sum(1 for result in results if result.successful())
     return report(len(files), done, status.redelivered, letters, answer, expected, seconds, killed)
+
+
+def how_it_ended(attempt: Any) -> str:
+    """Say how an attempt ended its process."""
+    return f"signal {attempt.signal}" if attempt.signal else f"exit {attempt.exit_code}"
 
 
 def report(
     sent: int,
     done: int,
     redelivered: int,
-    letters: Sequence[Any],
+    letters: Sequence[str],
     answer: dict[str, int],
     expected: dict[str, int],
     seconds: float,
     killed: int | None,
 ) -> int:
     """Print the end, and say by the exit code whether everything is as it should be."""
-    from rich.console import Console
-    from rich.table import Table
-
-    console = Console()
+    console = Console(highlight=False)
     lost = sent - done
-    table = Table(title=f"{sent:,} files in {seconds:.1f} s", title_justify="left")
-    table.add_column("")
-    table.add_column("", justify="right")
+    table = Table(title=f"{sent:,} files in {seconds:.1f} s", title_justify="left", show_header=False)
+    table.add_column()
+    table.add_column(justify="right")
     for name, value in (
         ("sent (with the poison)", sent + 1),
         ("done", done),
@@ -233,19 +238,21 @@ def report(
     ):
         table.add_row(name, f"{value:,}")
     console.print(table)
-    console.print(f"the index says  {answer}")
-    console.print(f"a plain loop    {expected}")
+    counts = Table(box=None, pad_edge=False)
+    counts.add_column("")
+    for name in expected:
+        counts.add_column(name, justify="right")
+    counts.add_row("the index says", *(f"{value:,}" for value in answer.values()))
+    counts.add_row("a plain loop", *(f"{value:,}" for value in expected.values()))
+    console.print(counts)
     for letter in letters:
-        ends = ", ".join(
-            f"signal {item.signal}" if item.signal else f"exit {item.exit_code}" for item in letter.attempts
-        )
-        console.print(f"dead letter     {letter.task}: {letter.deliveries} deliveries ({ends})")
+        console.print(f"dead letter     {letter}")
     problems: list[str] = []
     if lost:
         problems.append(f"{lost} tasks are lost")
     if answer != expected:
         problems.append("the index is not what a plain loop counts")
-    if [letter.task for letter in letters] != [poison.name]:
+    if len(letters) != 1 or not letters[0].startswith(f"{poison.name}: 3 deliveries"):
         problems.append("the poison, and nothing else, should be a dead letter")
     if killed is None:
         problems.append("no worker could be killed in the middle of a task")
@@ -253,9 +260,9 @@ def report(
         console.print(f"[red]wrong: {problem}[/red]")
     if not problems:
         console.print("Nothing was lost and nothing looped. To look around in a cluster of your own:")
-        console.print("  greenroom dev -A examples.stdlib_index      a broker and a worker")
-        console.print("  greenroom status | mailboxes | dead ls      what they do")
-        console.print("  greenroom dead show ID | redrive ID         the story of a dead letter, and another try")
+        console.print("  greenroom dev -A examples.stdlib_index    a broker and a worker")
+        console.print("  greenroom status, mailboxes, dead ls      what they do")
+        console.print("  greenroom dead show ID, dead redrive ID   a dead letter's story; another try")
     return 1 if problems else 0
 
 
