@@ -8,6 +8,7 @@ the end everything is drained, and nothing may be left. GREENROOM_TESTS=nightly 
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import msgspec
 import pytest
@@ -207,12 +208,15 @@ class BrokerMachine(RuleBasedStateMachine):
         self.world.kill_broker(how)
 
 
+#: A deep machine takes its time, and many rules do not apply in many states.
+UNCHECKED: Any = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
+
 BrokerMachine.TestCase.settings = settings(
     max_examples=5_000 if NIGHTLY else 400,
     stateful_step_count=200 if NIGHTLY else 70,
     deadline=None,
     # Without the phase that explains: it traces every line.
     phases=[Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink],
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],  # pyright: ignore[reportArgumentType]
+    suppress_health_check=UNCHECKED,
 )
 TestBroker = pytest.mark.timeout(7_200 if NIGHTLY else 600)(pytest.mark.slow(BrokerMachine.TestCase))
