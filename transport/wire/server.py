@@ -397,7 +397,7 @@ class BrokerServer:
             elif isinstance(effect, Notice):
                 level = logging.INFO if effect.kind in GOOD_NEWS else logging.WARNING
                 facts = ", ".join(f"{name} {value}" for name, value in effect.fields.items())
-                _logger.log(level, "%s: %s", effect.kind.replace("_", " "), facts)
+                _logger.log(level, "%s: %s", effect.kind, facts)
             elif isinstance(effect, ReadPages):
                 self._find_pages(effect)
             elif isinstance(effect, Stop):
