@@ -75,6 +75,23 @@ shared.delay("1")  # type: ignore[arg-type]
 text: str = add.delay(1).get()  # type: ignore[assignment]
 
 
+with app.run(workers=2, pool="threads", data="kept") as cluster:
+    assert_type(cluster.address, str)
+    assert_type(cluster.status().accepted, int)
+    assert_type(cluster.mailboxes()[0].ready, int)
+    assert_type(cluster.dead_letters()[0].attempts[0].signal, int)
+    cluster.adress  # type: ignore[attr-defined]  # noqa: B018
+
+app.run(poool="threads")  # type: ignore[call-arg]
+app.run(pool="gevent")  # type: ignore[arg-type]
+
+
+def returned_inside() -> int:
+    # The block swallows no exception, so that nothing can come after it.
+    with app.run(workers=0):
+        return 1
+
+
 async def main() -> None:
     assert_type(await add.delay(1), int)
     assert_type(await fetch("u"), bytes)
