@@ -22,7 +22,6 @@ from .quarantine import Quarantine
 from .rows import Rows
 from .sessions import Session
 
-
 #: Bytes of bodies that go to one session before it is looked at whether it still has room.
 GIVEN_BYTES_MAX = 1 << 20
 
