@@ -160,15 +160,15 @@ class Cluster:
         self.folder = folder or Path(tempfile.mkdtemp(prefix="greenroom-live-"))
         self.folder.chmod(0o700)
         # Not the processes' working folder: a folder `greenroom` there, which nodes make, would be imported for ours.
-        self._runtime = self.folder / "run"
-        self._runtime.mkdir(mode=0o700, exist_ok=True)
+        self.runtime = self.folder / "run"
+        self.runtime.mkdir(mode=0o700, exist_ok=True)
         self.address = "tcp://127.0.0.1:0" if tcp else f"ipc://{self.folder}/broker"
         self.mark = secrets.token_hex(8)
         paths = [str(APPLICATIONS), *filter(None, [os.environ.get("PYTHONPATH")])]
         self.environment = {
             **os.environ,
             "PYTHONPATH": os.pathsep.join(paths),
-            "XDG_RUNTIME_DIR": str(self._runtime),
+            "XDG_RUNTIME_DIR": str(self.runtime),
             MARK: self.mark,
         }
         self.broker: Process | None = None
@@ -183,7 +183,7 @@ class Cluster:
 
     def __enter__(self) -> Cluster:
         self._before["XDG_RUNTIME_DIR"] = os.environ.get("XDG_RUNTIME_DIR")
-        os.environ["XDG_RUNTIME_DIR"] = str(self._runtime)
+        os.environ["XDG_RUNTIME_DIR"] = str(self.runtime)
         Cluster.running.append(self)
         return self
 

@@ -350,7 +350,7 @@ def test_d14_what_a_child_had_finished_while_the_broker_was_away_is_in_its_page(
     cluster.broker.send(signal.SIGSTOP)
     try:
         open_gate(gate)
-        pages = cluster.folder / "greenroom" / "nodes" / worker.session
+        pages = cluster.runtime / "greenroom" / "nodes" / worker.session
         wait_for(lambda: has_outcome(pages), "the outcome should be in the page")
         worker.kill()
         wait_for(lambda: pid not in cluster.left(), "its child should be gone")
