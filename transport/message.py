@@ -189,6 +189,8 @@ class Result(msgspec.Struct, array_like=True, gc=False):
     custom: str = ""
     #: Ids of the messages that the body sent (Celery's children), encoded by the child.
     children: bytes = b""
+    #: The message is a dead letter: a redrive makes another end of it, so that nobody should keep this one.
+    dead: bool = False
 
 
 class Retry(msgspec.Struct, array_like=True, gc=False):

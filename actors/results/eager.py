@@ -50,13 +50,13 @@ class EagerResult(AsyncResult[R_co]):
         """Return what the task returned, or raise what it raised."""
         if disable_sync_subtasks:
             assert_will_not_block()
-        return self._take(propagate=propagate, callback=callback)
+        return self._take(self._get_meta(), propagate=propagate, callback=callback)
 
     wait = get  # type: ignore[assignment]
 
     async def aget(self, timeout: float | None = None, propagate: bool = True) -> R_co:
         """Return what the task returned, or raise what it raised."""
-        return self._take(propagate=propagate)
+        return self._take(self._get_meta(), propagate=propagate)
 
     def ready(self) -> bool:
         """Tell whether the task has ended: it has."""

@@ -35,6 +35,22 @@ class Meta(NamedTuple):
     record: Result | None = None
 
     @property
+    def ready(self) -> bool:
+        """Whether it has ended, in whatever way."""
+        return self.terminal or self.state in states.READY_STATES
+
+    @property
+    def final(self) -> bool:
+        """Whether it has ended for good: a dead letter has ended, and runs again when it is redriven."""
+        return self.terminal and not (self.record is not None and self.record.dead)
+
+    def as_final(self) -> Meta:
+        """Return this look as one that stands, whatever becomes of the message."""
+        if self.final or self.record is None:
+            return self
+        return self._replace(record=msgspec.structs.replace(self.record, dead=False))
+
+    @property
     def date_done(self) -> datetime | None:
         """When it ended, in UTC."""
         if self.record is None or not self.record.done_at:

@@ -1,7 +1,9 @@
 """Results: what became of a task, for whoever called it.
 
 Owns `AsyncResult`, with Celery's members, and what makes one of a tuple. A result knows an id and asks brokers by it;
-what is final is asked for once. Waiting is a subscription: the broker's word ends it, nothing is polled.
+what is final is asked for once. The failure of a dead letter is not final, since it may be redriven: it is asked for
+each time, so that every member tells how things stand. Waiting is a subscription: the broker's word ends it, nothing
+is polled.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
+from copy import copy
 from datetime import datetime
 from signal import Signals
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
@@ -68,6 +71,7 @@ class AsyncResult(ResultBase, Generic[R_co]):
         self._app = app
         self._name = task_name
         self._sent = sent
+        #: How it ended, as far as this result was told; asked for again unless that is final.
         self._meta: Meta | None = None
 
     # --- what it belongs to
@@ -100,18 +104,34 @@ class AsyncResult(ResultBase, Generic[R_co]):
     # --- what became of it
 
     def _get_meta(self) -> Meta:
-        if self._meta is not None:
+        if self._meta is not None and self._meta.final:
             return self._meta
         for known in self.app.client.known([self.id]):
             if known.id == self.id:
                 return self._learn(known)
+        self._meta = None
         return PENDING
 
     def _learn(self, known: Known) -> Meta:
         meta = read_known(known, self.app)
-        if meta.terminal:
-            self._meta = meta
+        self._meta = meta if meta.terminal else None
         return meta
+
+    def _known_end(self) -> Meta | None:
+        """How it ended, if that is known without waiting for it: asked for where it may have been redriven."""
+        meta = self._meta
+        if meta is None or meta.final:
+            return meta
+        meta = self._get_meta()
+        return meta if meta.terminal else None
+
+    def _as_of(self, meta: Meta) -> AsyncResult[R_co]:
+        """Return this result, or a copy of it that stands still: for whoever is told of a moment and may not ask."""
+        if meta.final:
+            return self
+        told = copy(self)
+        told._meta = meta.as_final()
+        return told
 
     @property
     def state(self) -> str:
@@ -165,8 +185,7 @@ class AsyncResult(ResultBase, Generic[R_co]):
 
     def ready(self) -> bool:
         """Tell whether the task has ended, in whatever way."""
-        meta = self._get_meta()
-        return meta.terminal or meta.state in states.READY_STATES
+        return self._get_meta().ready
 
     def successful(self) -> bool:
         """Tell whether the task returned."""
@@ -178,7 +197,9 @@ class AsyncResult(ResultBase, Generic[R_co]):
 
     def exists(self) -> bool:
         """Tell whether anything is known of the task."""
-        return self._meta is not None or any(known.id == self.id for known in self.app.client.known([self.id]))
+        return (self._meta is not None and self._meta.final) or any(
+            known.id == self.id for known in self.app.client.known([self.id])
+        )
 
     # --- waiting
 
@@ -194,7 +215,7 @@ class AsyncResult(ResultBase, Generic[R_co]):
         on_interval: Callable[[], object] | None = None,
         disable_sync_subtasks: bool = True,
     ) -> R_co:
-        """Wait until the task has ended; return what it returned.
+        """Wait until the task has ended; return what it returned. A dead letter that was redriven has not ended.
 
         Raises what the task raised (unless `propagate` is off: then it is returned), TimeoutError after `timeout`
         seconds, RuntimeError inside a task (see `allow_join_result`), and what the call itself was refused with.
@@ -209,7 +230,8 @@ class AsyncResult(ResultBase, Generic[R_co]):
             wait(self._sent, timeout, what=repr(self))
         if follow_parents and propagate:
             self._raise_parents_failure()
-        if self._meta is None:
+        meta = self._known_end()
+        if meta is None:
             self.confirmed  # noqa: B018 - raises what the call was refused with
             left = None if deadline is None else max(0.0, deadline - time.monotonic())
             known = wait(
@@ -219,10 +241,10 @@ class AsyncResult(ResultBase, Generic[R_co]):
                 interval=interval,
                 on_interval=on_interval,
             )
-            self._learn(known)
+            meta = self._learn(known)
             if on_message is not None:
-                on_message({"task_id": self.id, "status": self.state, "result": self.result})
-        return self._take(propagate=propagate, callback=callback)
+                on_message({"task_id": self.id, "status": meta.state, "result": meta.value})
+        return self._take(meta, propagate=propagate, callback=callback)
 
     wait = get
 
@@ -232,9 +254,10 @@ class AsyncResult(ResultBase, Generic[R_co]):
             return cast("R_co", None)
         if self._sent is not None:
             await wait_async(self._sent, timeout, what=repr(self))
-        if self._meta is None:
-            self._learn(await wait_async(self.app.client.result_future(self.id), timeout, what=repr(self)))
-        return self._take(propagate=propagate)
+        meta = self._meta
+        if meta is None or not meta.final:
+            meta = self._learn(await wait_async(self.app.client.result_future(self.id), timeout, what=repr(self)))
+        return self._take(meta, propagate=propagate)
 
     def __await__(self) -> Generator[Any, None, R_co]:
         return self.aget().__await__()
@@ -248,17 +271,17 @@ class AsyncResult(ResultBase, Generic[R_co]):
         """
 
         def done(promise: Promise[Known]) -> None:
-            self._learn(promise.result(0))
-            if self.successful():
-                callback(self)
+            # Who is called may not ask the broker: the thread that would bring the answer is calling.
+            meta = self._learn(promise.result(0))
+            if meta.state == states.SUCCESS:
+                callback(self._as_of(meta))
             elif on_error is not None:
-                on_error(self)
+                on_error(self._as_of(meta))
 
         self.app.client.result_future(self.id).add_done_callback(done)
         return self
 
-    def _take(self, *, propagate: bool, callback: Callable[[str, Any], object] | None = None) -> R_co:
-        meta = self._get_meta()
+    def _take(self, meta: Meta, *, propagate: bool, callback: Callable[[str, Any], object] | None = None) -> R_co:
         if meta.state in states.PROPAGATE_STATES and propagate:
             raise _as_exception(meta.value)
         if callback is not None:
@@ -267,7 +290,7 @@ class AsyncResult(ResultBase, Generic[R_co]):
 
     def maybe_throw(self, propagate: bool = True, callback: Callable[[str, Any], object] | None = None) -> Any:
         """Raise what the task raised, if it failed; else return what is known now."""
-        return self._take(propagate=propagate, callback=callback)
+        return self._take(self._get_meta(), propagate=propagate, callback=callback)
 
     maybe_reraise = maybe_throw
 

@@ -17,7 +17,8 @@ import pytest
 
 from greenroom.actors.app import App
 from greenroom.actors.current import allow_join_result, pop_frame, push_frame
-from greenroom.actors.errors import RemoteError, TaskRevokedError, TimeoutError, UnknownOutcome
+from greenroom.actors.errors import PoisonMessage, RemoteError, TaskRevokedError, TimeoutError, UnknownOutcome
+from greenroom.actors.results.failure import describe
 from greenroom.actors.results.result import AsyncResult, decode_children, encode_children, result_from_tuple
 from greenroom.actors.results.sets import GroupResult
 from greenroom.actors.tasks.request import Context
@@ -108,6 +109,55 @@ def test_an_end_of_which_nothing_is_told_is_an_exception_all_the_same(
     assert result.state == name
     with pytest.raises(error):
         result.get()
+
+
+def dies(client: Any) -> None:
+    """Let the message be a dead letter."""
+    client.settle("id-1", State.FAILURE, failure=describe(PoisonMessage("poison")), dead=True)
+
+
+def test_the_end_of_a_dead_letter_is_asked_for_each_time(result: AsyncResult[Any], client: Any) -> None:
+    dies(client)
+    for _ in range(2):
+        with pytest.raises(PoisonMessage):
+            result.get(timeout=0)
+        assert (result.state, result.ready(), result.failed()) == ("FAILURE", True, True)
+    client.settle("id-1", State.STARTED)
+    assert (result.state, result.result, result.ready(), result.failed()) == ("STARTED", None, False, False)
+    with pytest.raises(TimeoutError):
+        result.get(timeout=0)
+    client.succeed("id-1", 42)
+    assert result.get(timeout=0) == 42
+    assert (result.state, result.result, result.ready()) == ("SUCCESS", 42, True)
+
+
+def test_who_saw_a_dead_letter_and_waits_gets_the_redriven_ones_end(result: AsyncResult[Any], client: Any) -> None:
+    dies(client)
+    assert isinstance(result.get(timeout=0, propagate=False), PoisonMessage)
+    client.settle("id-1", State.PENDING)
+    threading.Timer(0.01, lambda: client.succeed("id-1", 42)).start()
+    assert result.get(timeout=5) == 42
+
+
+def test_in_asyncio_a_redriven_dead_letter_is_awaited_anew(app: App, client: Any) -> None:
+    async def main() -> None:
+        result = app.AsyncResult("id-1")
+        dies(client)
+        assert isinstance(await result.aget(propagate=False), PoisonMessage)
+        client.succeed("id-1", 7)
+        assert await result == 7
+
+    asyncio.run(main())
+
+
+def test_who_is_called_with_a_dead_letter_need_not_ask(app: App, client: Any) -> None:
+    told: list[AsyncResult[Any]] = []
+    app.AsyncResult("id-1").then(told.append, told.append)
+    dies(client)
+    asked = len(client.asked)
+    assert told == ["id-1"]
+    assert isinstance(told[0].result, PoisonMessage)
+    assert (told[0].state, len(client.asked)) == ("FAILURE", asked)
 
 
 def test_an_ignored_task_ends_with_nothing(result: AsyncResult[Any], client: Any) -> None:

@@ -272,9 +272,14 @@ def test_a_dead_letter_is_shown_with_its_story(cluster: Cluster, letter: str) ->
 
 def test_a_dead_letter_that_is_redriven_runs_again(cluster: Cluster, letter: str) -> None:
     (cluster.folder / "antidote").touch()
+    # Of a client that has seen it fail, and of one that was told and did not look.
+    seen: AsyncResult[Any] = cli_app.app.AsyncResult(letter)
+    assert seen.failed()
     assert verb(cluster, "dead", "redrive", letter).stdout == "1 dead letter redriven.\n"
     assert answer(cluster, "dead", "ls") == []
-    cluster.wait_until_empty()
+    for result in (seen, cli_app.app.AsyncResult(letter)):
+        assert result.get(timeout=30) == "alive"
+        assert (result.state, result.ready(), result.result) == ("SUCCESS", True, "alive")
     assert verb(cluster, "result", letter).stdout == "SUCCESS: 'alive'\n"
 
 

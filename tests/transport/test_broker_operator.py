@@ -11,7 +11,18 @@ from greenroom.transport.requests import DeadFilter, Declare, Mailboxes, PurgeMa
 from greenroom.transport.sim.cluster import SAFE, SECOND, Cluster, said
 from greenroom.transport.sim.peers import SimChild
 from greenroom.transport.store.records import Dead
-from greenroom.transport.verbs import Cancel, ChildKind, Durability, Op, Recall, Reply, Request, Terminate
+from greenroom.transport.verbs import (
+    Cancel,
+    ChildKind,
+    Durability,
+    Op,
+    Recall,
+    Reply,
+    Request,
+    Results,
+    Terminate,
+    Watch,
+)
 
 CHOSEN = SAFE | int(Flag.CHOSEN_ID)
 
@@ -191,6 +202,29 @@ def test_a_dead_letter_is_redriven_with_a_new_count_and_its_old_story() -> None:
     cluster.kill(worker)
     letter = cluster.dead()[0]
     assert (letter.redriven, letter.deliveries, len(letter.attempts)) == (1, 1, 2)
+
+
+def test_a_redrive_undoes_the_end_until_there_is_another() -> None:
+    cluster = Cluster()
+    kill_until_dead(cluster, "a")
+    result = cluster.result("a")
+    assert result is not None
+    assert result.dead
+    cluster.client.say(Watch(["a"]))
+    cluster.client.read()
+    cluster.ask(Op.DEAD_REDRIVE, DeadFilter(ids=["a"]))
+    assert cluster.result("a") is None
+    worker = cluster.child()
+    cluster.start(worker)
+    cluster.client.say(Watch(["a"]))
+    cluster.client.read()
+    cluster.settle(worker)
+    cluster.client.read()
+    told = [known.state for verb in said(cluster.client.others, Results) for known in verb.results]
+    assert told == [State.FAILURE, State.SUCCESS]
+    again = cluster.result("a")
+    assert again is not None
+    assert not again.dead
 
 
 def test_two_who_redrive_the_same_letter_at_once_make_one_message() -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from greenroom.transport.errors import LocalProtocolError
-from greenroom.transport.message import State
+from greenroom.transport.message import Result, State
 from greenroom.transport.peer import results
 from greenroom.transport.peer.results import KEPT_MAX, ResultBook
 from greenroom.transport.verbs import Known
@@ -61,6 +62,20 @@ def test_what_nobody_asked_for_is_kept_but_not_told() -> None:
     book = linked()
     assert book.learn([success("a")]) == []
     assert book.ask(["a"]) == ([success("a")], [])
+
+
+def test_the_end_of_a_dead_letter_is_told_and_not_kept() -> None:
+    failed = msgspec.msgpack.encode(Result(State.FAILURE))
+    dead = Known("d", State.FAILURE, msgspec.msgpack.encode(Result(State.FAILURE, dead=True)))
+    book = linked()
+    book.expect(["d"])
+    assert book.ask(["d"]) == ([], [])
+    assert book.learn([dead]) == [dead]
+    assert book.kept("d") is None
+    assert book.ask(["d"]) == ([], ["d"])
+    others = [Known("f", State.FAILURE, failed), Known("silent", State.FAILURE, b""), Known("bad", 4, b"\xc1")]
+    book.learn(others)
+    assert [book.kept(known.id) for known in others] == others
 
 
 def test_what_was_kept_and_has_left_is_watched_when_it_is_asked_for() -> None:

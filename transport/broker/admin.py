@@ -2,7 +2,7 @@
 
 Each is answered with one `Reply`. What only looks is answered at once or after a read; what acts is answered after its
 commit. A redrive gives its messages new positions at the end of their mailbox; their past is kept, its counters
-begin anew, and the letter goes in the same commit.
+begin anew, and the letter and its result go in the same commit.
 """
 
 from __future__ import annotations
@@ -243,6 +243,8 @@ class Admin:
             first_failure=past.first_failure,
             last_failure=past.last_failure,
         )
+        # Its end is undone: until it has another one nothing is known of it.
+        desk.journal.write(ResultsGone([envelope.id]))
         if desk.revoked.pop(envelope.id, None) is not None:
             desk.journal.write(Revoked(envelope.id, desk.now.wall))
         if envelope.more is not None:

@@ -94,6 +94,7 @@ class Endings:
             done_at=desk.now.wall,
             worker=worker,
             retries=retries_of(envelope),
+            dead=reason == "dead",
         )
         if desk.keeps_result(envelope, failed=True):
             self._watching.store(message, State.FAILURE, blob)

@@ -180,10 +180,12 @@ def failure_result(
     worker: str,
     retries: int,
     state: State = State.FAILURE,
+    dead: bool = False,
 ) -> bytes:
-    """The encoded Result of a failure that the broker itself knows of."""
+    """The encoded Result of a failure that the broker itself knows of; `dead`: of a dead letter."""
     failure = Failure(exc_type, ERRORS_MODULE, msgspec.msgpack.encode([text]), text)
-    return _encoder.encode(Result(state, failure=failure, done_at=done_at, worker=worker, retries=retries))
+    result = Result(state, failure=failure, done_at=done_at, worker=worker, retries=retries, dead=dead)
+    return _encoder.encode(result)
 
 
 def revoked_result(text: str, *, done_at: int, worker: str = "") -> bytes:

@@ -5,7 +5,8 @@ was asked to watch. So an id that was published on the present link needs no Wat
 asks for does, with a snapshot, and so do all that are asked for when a link was lost: what was pushed meanwhile is
 gone.
 
-Terminal results that came are kept for a while, since a result usually comes before it is asked for.
+Terminal results that came are kept for a while, since a result usually comes before it is asked for. That of a dead
+letter is not: after a redrive it would be a lie that nobody takes back, so the broker is asked each time.
 
 Limits: KEPT_MAX results or KEPT_BYTES_MAX, the oldest leave; EXPECTED_MAX ids that are expected without a Watch,
 the oldest leave and are watched when they are asked for; ASKED_MAX ids that are asked for, then `ask` raises.
@@ -17,8 +18,10 @@ from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from typing import Final
 
+import msgspec
+
 from ..errors import LocalProtocolError
-from ..message import TERMINAL
+from ..message import TERMINAL, Result, State
 from ..verbs import Known
 
 #: As many as a `send_many` of a hundred thousand brings before the first of them is asked for.
@@ -28,11 +31,24 @@ EXPECTED_MAX: Final = 200_000
 ASKED_MAX: Final = 1_000_000
 #: Plain integers: what comes from the wire is compared with them once a result.
 _TERMINAL: Final = frozenset(int(state) for state in TERMINAL)
+_FAILURE: Final = int(State.FAILURE)
+_decode: Final = msgspec.msgpack.Decoder(Result).decode
 
 
 def is_terminal(known: Known) -> bool:
-    """Tell whether nothing about it changes any more."""
+    """Tell whether it has ended. Nothing changes about that any more, unless a dead letter is redriven."""
     return known.state in _TERMINAL
+
+
+def is_dead(known: Known) -> bool:
+    """Tell whether it ended as a dead letter, which may be redriven."""
+    if known.state != _FAILURE or not known.result:
+        return False
+    try:
+        return _decode(known.result).dead
+    except msgspec.DecodeError:
+        # Whoever asked for it is told what is wrong with it.
+        return False
 
 
 class ResultBook:
@@ -94,7 +110,8 @@ class ResultBook:
             if known.state in _TERMINAL:
                 asked.pop(id, None)
                 self._expected.pop(id, None)
-                self._keep(known)
+                if not is_dead(known):
+                    self._keep(known)
         return wanted
 
     def detached(self) -> None:
@@ -113,7 +130,7 @@ class ResultBook:
         return watch
 
     def kept(self, id: str) -> Known | None:
-        """Return the terminal result of an id if it came lately. Any thread may call this one."""
+        """Return the terminal result of an id if it came lately and is final. Any thread may call this one."""
         return self._kept.get(id)
 
     @property
