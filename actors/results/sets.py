@@ -17,6 +17,8 @@ from ...transport.peer.contract import Promise
 from ...transport.verbs import Known, Op
 from ..current import get_current_app
 from ..errors import TimeoutError
+from . import states
+from .meta import PENDING, Meta
 from .result import ANSWER_SECONDS, AsyncResult, ResultBase, revoke_ids
 from .waiting import assert_will_not_block
 
@@ -86,17 +88,12 @@ class ResultSet(ResultBase):
 
     # --- how they stand
 
-    def _look(self) -> None:
-        """Ask once for all that are not known to have ended."""
-        open_results: dict[str, AsyncResult[Any]] = {
-            result.id: result
-            for result in self._leaves()
-            if result._meta is None  # pyright: ignore[reportPrivateUsage]
-        }
-        if open_results:
-            for known in self.app.client.known(list(open_results)):
-                if known.id in open_results:
-                    open_results[known.id]._learn(known)  # pyright: ignore[reportPrivateUsage]
+    def _look(self) -> list[tuple[AsyncResult[Any], Meta]]:
+        """Return how each stands, those of groups in it one by one; what may have changed is asked for at once."""
+        leaves = list(self._leaves())
+        open_ids = [leaf.id for leaf in leaves if not _is_final(leaf)]
+        known = {known.id: known for known in self.app.client.known(open_ids)} if open_ids else {}
+        return [(leaf, _meta_of(leaf, known.get(leaf.id))) for leaf in leaves]
 
     def _leaves(self) -> Iterator[AsyncResult[Any]]:
         for result in self.results:
@@ -107,13 +104,11 @@ class ResultSet(ResultBase):
 
     def successful(self) -> bool:
         """Tell whether all returned."""
-        self._look()
-        return all(result.successful() for result in self.results)
+        return all(meta.state == states.SUCCESS for _, meta in self._look())
 
     def failed(self) -> bool:
         """Tell whether one failed."""
-        self._look()
-        return any(result.failed() for result in self.results)
+        return any(meta.state == states.FAILURE for _, meta in self._look())
 
     def waiting(self) -> bool:
         """Tell whether one has not ended."""
@@ -121,19 +116,16 @@ class ResultSet(ResultBase):
 
     def ready(self) -> bool:
         """Tell whether all have ended."""
-        self._look()
-        return all(result.ready() for result in self.results)
+        return all(meta.ready for _, meta in self._look())
 
     def completed_count(self) -> int:
         """Return how many returned."""
-        self._look()
-        return sum(1 for result in self._leaves() if result.successful())
+        return sum(1 for _, meta in self._look() if meta.state == states.SUCCESS)
 
     def maybe_throw(self, callback: Callable[[str, Any], object] | None = None, propagate: bool = True) -> None:
         """Raise the exception of the first that failed."""
-        self._look()
-        for result in self.results:
-            result.maybe_throw(callback=callback, propagate=propagate)
+        for result, meta in self._look():
+            result._take(meta, callback=callback, propagate=propagate)  # pyright: ignore[reportPrivateUsage]
 
     maybe_reraise = maybe_throw
 
@@ -180,13 +172,12 @@ class ResultSet(ResultBase):
 
     def iterate(self, timeout: float | None = None, propagate: bool = True, interval: float = 0.5) -> Iterator[Any]:
         """Yield what they return, in the order in which they end."""
-        for result in self._as_they_end(timeout):
-            yield result.get(timeout=0, propagate=propagate, disable_sync_subtasks=False)
+        for result, meta in self._as_they_end(timeout):
+            yield result._take(meta, propagate=propagate)  # pyright: ignore[reportPrivateUsage]
 
     def iter_native(self, timeout: float | None = None, interval: float = 0.5) -> Iterator[tuple[str, dict[str, Any]]]:
         """Yield (id, what is known) in the order in which they end."""
-        for result in self._as_they_end(timeout):
-            meta = result._get_meta()  # pyright: ignore[reportPrivateUsage]
+        for result, meta in self._as_they_end(timeout):
             yield (
                 result.id,
                 {"task_id": result.id, "status": meta.state, "result": meta.value, "traceback": meta.traceback},
@@ -213,33 +204,30 @@ class ResultSet(ResultBase):
         return self
 
     def _subscribe(self) -> list[tuple[AsyncResult[Any], Promise[Known]]]:
-        waiting = [
-            result
-            for result in self._leaves()
-            if result._meta is None and not result.ignored  # pyright: ignore[reportPrivateUsage]
-        ]
+        waiting = [result for result in self._leaves() if not _is_final(result) and not result.ignored]
         if not waiting:
             return []
         promises = self.app.client.result_futures([result.id for result in waiting])
         return list(zip(waiting, promises, strict=True))
 
-    def _as_they_end(self, timeout: float | None) -> Iterator[AsyncResult[Any]]:
+    def _as_they_end(self, timeout: float | None) -> Iterator[tuple[AsyncResult[Any], Meta]]:
         assert_will_not_block()
         deadline = None if timeout is None else time.monotonic() + timeout
-        ended: queue.SimpleQueue[AsyncResult[Any]] = queue.SimpleQueue()
+        ended: queue.SimpleQueue[tuple[AsyncResult[Any], Promise[Known]]] = queue.SimpleQueue()
         subscribed = self._subscribe()
         waited_for = {id(result) for result, _ in subscribed}
         for result, promise in subscribed:
             promise.add_done_callback(partial(_put, ended, result))
-        yield from (result for result in self._leaves() if id(result) not in waited_for)
+        for result in self._leaves():
+            if id(result) not in waited_for:
+                yield result, _meta_of(result, None)
         for _ in subscribed:
             left = None if deadline is None else max(0.0, deadline - time.monotonic())
             try:
-                result = ended.get(timeout=left)
+                result, promise = ended.get(timeout=left)
             except queue.Empty:
                 raise TimeoutError(f"The operation timed out: not all of {self!r} ended in {timeout} s") from None
-            result.get(timeout=ANSWER_SECONDS, propagate=False, disable_sync_subtasks=False)
-            yield result
+            yield result, _meta_of(result, promise.result(0))
 
     # --- acting on them
 
@@ -281,8 +269,23 @@ class ResultSet(ResultBase):
         return f"<{type(self).__name__}: [{', '.join(str(getattr(result, 'id', result)) for result in self.results)}]>"
 
 
-def _put(ended: queue.SimpleQueue[AsyncResult[Any]], result: AsyncResult[Any], _promise: object) -> None:
-    ended.put(result)
+def _put(
+    ended: queue.SimpleQueue[tuple[AsyncResult[Any], Promise[Known]]], result: AsyncResult[Any], promise: Promise[Known]
+) -> None:
+    ended.put((result, promise))
+
+
+def _is_final(result: AsyncResult[Any]) -> bool:
+    meta = result._meta  # pyright: ignore[reportPrivateUsage]
+    return meta is not None and meta.final
+
+
+def _meta_of(result: AsyncResult[Any], known: Known | None) -> Meta:
+    """How a result stands: as it knows itself for good, else as the broker says, which may be nothing."""
+    meta = result._meta  # pyright: ignore[reportPrivateUsage]
+    if meta is not None and meta.final:
+        return meta
+    return PENDING if known is None else result._learn(known)  # pyright: ignore[reportPrivateUsage]
 
 
 class GroupResult(ResultSet):

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import pickle
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from greenroom.actors.app import App
-from greenroom.actors.errors import TimeoutError
+from greenroom.actors.errors import PoisonMessage, TimeoutError
+from greenroom.actors.results.failure import describe
 from greenroom.actors.results.sets import GroupResult, ResultSet
+from greenroom.transport.message import State
 from greenroom.transport.verbs import Op
 
 
@@ -50,6 +54,50 @@ def test_how_they_stand_is_asked_for_at_once(three: ResultSet, client: Any) -> N
     assert client.asked == [["c"]]
     with pytest.raises(KeyError, match="b's"):
         three.maybe_throw()
+
+
+@pytest.mark.parametrize(
+    "look",
+    [
+        ResultSet.ready,
+        ResultSet.waiting,
+        ResultSet.successful,
+        ResultSet.failed,
+        ResultSet.completed_count,
+        ResultSet.maybe_throw,
+    ],
+)
+def test_each_look_is_one_question_whatever_is_open(app: App, client: Any, look: Callable[[ResultSet], object]) -> None:
+    client.succeed("0", 1)
+    client.settle("1", State.STARTED)
+    client.settle("2", State.FAILURE, failure=describe(PoisonMessage("poison")), dead=True)
+    many = app.ResultSet([app.AsyncResult(str(number)) for number in range(2500)])
+    for _ in range(2):
+        client.asked.clear()
+        with contextlib.suppress(PoisonMessage):
+            look(many)
+        assert [len(ids) for ids in client.asked] in ([2500], [2499])
+    assert many.completed_count() == 1
+
+
+def test_members_of_groups_are_asked_for_together_with_the_others(app: App, client: Any) -> None:
+    inner = app.GroupResult("inner", [app.AsyncResult("a"), app.AsyncResult("b")])
+    outer = app.ResultSet([inner, app.AsyncResult("c")])
+    client.succeed("a", 1)
+    assert outer.completed_count() == 1
+    assert not outer.ready()
+    assert client.asked == [["a", "b", "c"], ["b", "c"]]
+
+
+def test_iterating_over_a_dead_letter_asks_nobody_again(three: ResultSet, client: Any) -> None:
+    client.succeed("a", 1)
+    client.settle("b", State.FAILURE, failure=describe(PoisonMessage("poison")), dead=True)
+    client.succeed("c", 3)
+    values = list(three.iterate(timeout=5, propagate=False))
+    assert [values[0], values[2]] == [1, 3]
+    assert isinstance(values[1], PoisonMessage)
+    assert [meta["status"] for _, meta in three.iter_native(timeout=5)] == ["SUCCESS", "SUCCESS", "FAILURE"]
+    assert client.asked == []
 
 
 def test_get_returns_the_values_in_order(three: ResultSet, client: Any) -> None:
