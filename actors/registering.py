@@ -74,14 +74,37 @@ class Registering(Configured):
         return cast("App", self)
 
     @overload
-    def task(self, fun: Callable[P, R], /) -> BaseTask[P, R]: ...
+    def task(
+        self,
+        fun: Callable[Concatenate[Any, P], R],
+        /,
+        *,
+        bind: Literal[True],
+        name: str | None = None,
+        base: Any = None,
+        lazy: bool = True,
+        **options: Any,
+    ) -> BaseTask[P, R]: ...
     @overload
     def task(
-        self, *, bind: Literal[True], name: str | None = None, base: Any = None, lazy: bool = True, **options: Any
+        self,
+        fun: Callable[P, R],
+        /,
+        *,
+        bind: Literal[False] = False,
+        name: str | None = None,
+        base: Any = None,
+        lazy: bool = True,
+        **options: Any,
+    ) -> BaseTask[P, R]: ...
+    @overload
+    def task(
+        self, /, *, bind: Literal[True], name: str | None = None, base: Any = None, lazy: bool = True, **options: Any
     ) -> Callable[[Callable[Concatenate[Any, P], R]], BaseTask[P, R]]: ...
     @overload
     def task(
         self,
+        /,
         *,
         bind: Literal[False] = False,
         name: str | None = None,
@@ -89,16 +112,19 @@ class Registering(Configured):
         lazy: bool = True,
         **options: Any,
     ) -> Callable[[Callable[P, R]], BaseTask[P, R]]: ...
-    def task(self, *args: Any, **options: Any) -> Any:
-        """Make a task of a function: `@app.task`, or `@app.task(name=..., bind=True, ...)`.
+    def task(self, /, *args: Any, **options: Any) -> Any:
+        """Make a task of a function: `@app.task`, `@app.task(name=..., bind=True, ...)`, `app.task(fun, name=...)`.
 
         The options are the attributes of `Task`, and `base`, its class. Of two functions under one name, the first
-        is the task.
+        is the task. Raises TypeError for anything else than one function and options by name.
         """
-        if len(args) == 1 and callable(args[0]) and not options:
-            return self.add_function(args[0], {})
+        if len(args) == 1 and callable(args[0]):
+            return self.add_function(args[0], options)
         if args:
-            raise TypeError("app.task takes one function, or options by name: @app.task(name='...')")
+            raise TypeError(
+                "app.task takes one function, or options by name: @app.task(name='...'), or both: "
+                f"app.task(function, name='...'); got {', '.join(map(repr, args))}"
+            )
 
         def decorate(function: Callable[..., Any]) -> BaseTask[..., Any]:
             return self.add_function(function, options)

@@ -45,7 +45,13 @@ def make_task(
 
 
 @overload
-def shared_task(function: Callable[P, R], /) -> Task[P, R]: ...
+def shared_task(
+    function: Callable[Concatenate[Any, P], R], /, *, bind: Literal[True], name: str | None = None, **options: Any
+) -> Task[P, R]: ...
+@overload
+def shared_task(
+    function: Callable[P, R], /, *, bind: Literal[False] = False, name: str | None = None, **options: Any
+) -> Task[P, R]: ...
 @overload
 def shared_task(
     *, bind: Literal[True], name: str | None = None, **options: Any
@@ -57,12 +63,15 @@ def shared_task(
 def shared_task(*args: Any, **options: Any) -> Any:
     """Make a task of every app, those to come included; it stands for the one of the current app.
 
-    Takes what `App.task` takes, with and without options.
+    Takes what `App.task` takes, with and without options, and raises as it does.
     """
-    if len(args) == 1 and callable(args[0]) and not options:
-        return _share(args[0], {})
+    if len(args) == 1 and callable(args[0]):
+        return _share(args[0], options)
     if args:
-        raise TypeError("shared_task takes one function, or options by name: @shared_task(name='...')")
+        raise TypeError(
+            "shared_task takes one function, or options by name: @shared_task(name='...'), or both: "
+            f"shared_task(function, name='...'); got {', '.join(map(repr, args))}"
+        )
 
     def decorate(function: Callable[..., Any]) -> Any:
         return _share(function, options)

@@ -216,6 +216,28 @@ def test_decorating_reads_no_settings(app: App) -> None:
         add.delay()
 
 
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_function_may_be_given_with_its_options(app: App, client: Any, shared: bool) -> None:
+    make: Any = shared_task if shared else app.task
+
+    def add(x: int, y: int) -> int:
+        return x + y
+
+    def twice(self: Any, x: int) -> tuple[str, int]:
+        return self.name, 2 * x
+
+    # Shared tasks stay for all the tests that follow: each has a name of its own.
+    plus, double = f"plus {shared}", f"double {shared}"
+    task = make(add, name=plus, queue="sums", max_retries=7)
+    assert (task.name, task.max_retries, task(1, 2)) == (plus, 7, 3)
+    task.delay(1, 2)
+    assert (client.mailbox, client.envelope.name) == ("sums", plus)
+    assert make(twice, bind=True, name=double)(4) == (double, 8)
+    for wrong in (("plus",), (add, twice), (add, "plus")):
+        with pytest.raises(TypeError, match=r"takes one function, or options by name.*got "):
+            make(*wrong)
+
+
 def test_lazy_false_joins_at_once(app: App) -> None:
     bound: list[App] = []
 

@@ -43,6 +43,19 @@ def shared_bound(self: Task[..., Any], x: int) -> str:
     return str(x)
 
 
+def plain(x: int) -> str:
+    return str(x)
+
+
+def with_self(self: Task[..., Any], x: int) -> str:
+    return str(x)
+
+
+given = app.task(plain, name="given", queue="q")
+given_bound = app.task(with_self, bind=True, name="bound")
+shared_given = shared_task(plain, name="shared given")
+shared_given_bound = shared_task(with_self, bind=True)
+
 assert_type(add(1, 2), int)
 assert_type(add.delay(1, y=2), AsyncResult[int])
 assert_type(add.delay(1).get(timeout=5), int)
@@ -60,6 +73,10 @@ assert_type(fetch.apply_async(("u",)).get(), bytes)
 assert_type(fetch.send_many([("u",)])[0].get(), bytes)
 assert_type(shared.delay(1), AsyncResult[str])
 assert_type(shared_bound.delay(1), AsyncResult[str])
+assert_type(given.delay(1), AsyncResult[str])
+assert_type(given_bound.delay(1), AsyncResult[str])
+assert_type(shared_given.delay(1), AsyncResult[str])
+assert_type(shared_given_bound.delay(1), AsyncResult[str])
 assert_type(app.send_task("elsewhere"), AsyncResult[Any])
 
 in_the_words_of_the_design: Callable[[int, int], AsyncResult[int]] = add.delay
@@ -72,6 +89,9 @@ charge.delay(1)  # type: ignore[arg-type]
 charge.delay("order", "more")  # type: ignore[call-arg]
 fetch.delay(1)  # type: ignore[call-overload]
 shared.delay("1")  # type: ignore[arg-type]
+given.delay("1")  # type: ignore[arg-type]
+given_bound.delay("1")  # type: ignore[arg-type]
+shared_given_bound.delay()  # type: ignore[call-arg]
 text: str = add.delay(1).get()  # type: ignore[assignment]
 
 
