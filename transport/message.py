@@ -152,6 +152,9 @@ class State(enum.IntEnum):
     REQUEUED = 9
     #: A state that the task named itself with update_state; `Result.custom` has its name.
     CUSTOM = 10
+    #: An outcome only: the worker would not load the message, whose body is not signed as it must be. It becomes a
+    #: dead letter, and its state FAILURE.
+    REFUSED = 11
 
 
 #: States after which nothing about the message changes any more.

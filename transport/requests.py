@@ -63,7 +63,7 @@ class Attempt(msgspec.Struct):
     started_at: float = 0.0
     ended_at: float = 0.0
     traceback: str = ""
-    #: solo, joint, node_lost, timeout, failure.
+    #: solo, joint, node_lost, timeout, requeued, unsigned.
     cause: str = ""
 
 

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 import msgspec
 
 from ...transport import payload_msgpack
-from ...transport.errors import GreenroomError
+from ...transport.errors import GreenroomError, SecurityError
 from ...transport.message import Envelope, Flag, Kind, More, Outcome, State
 from .. import signals
 from ..bodies import unpack_call
@@ -257,7 +257,7 @@ class Executor:
             request = self.request_of(held, args, kwargs)
             request.embed  # noqa: B018 - what is nested must be readable before the body runs
         except GreenroomError as error:
-            return self._undecodable(held, error)
+            return self.undecodable(held, error)
         if self.log.is_verbose:
             self.log.received(envelope)
         if signals.task_received.receivers:
@@ -401,9 +401,13 @@ class Executor:
 
         return Afterwards(outcome, False, tell)
 
-    def _undecodable(self, held: Held, error: GreenroomError) -> Done:
+    def undecodable(self, held: Held, error: GreenroomError) -> Outcome:
+        """The outcome of a delivery whose body cannot be read, or may not be: without its signature nobody loads it."""
         self.log.undecodable(held.delivery.envelope, error)
-        return self.outcomes.failed(held, describe(error, ""))
+        failure = describe(error, "")
+        if isinstance(error, SecurityError):
+            return self.outcomes.refused(held, failure)
+        return self.outcomes.failed(held, failure)
 
     def interrupted(self, held: Held, error: BaseException) -> Outcome:
         """The outcome of a delivery whose body was interrupted just before or after its own code."""

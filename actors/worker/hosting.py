@@ -165,8 +165,7 @@ class Hosting:
         try:
             args, kwargs = executor.arguments_of(envelope)
         except GreenroomError as error:
-            executor.log.undecodable(envelope, error)
-            return self._refuse(held, error)
+            return executor.undecodable(held, error)
         return _Handler(cls, task, method, args, kwargs)
 
     def _find(self, actor_class: str) -> tuple[type[Any], Task[..., Any]] | None:

@@ -126,6 +126,11 @@ class Outcomes:
             result = self._result(held, State.REVOKED, failure=failure)
         return Outcome(held.delivery.position, held.lease, int(State.REVOKED), 0, result)
 
+    def refused(self, held: Held, failure: Failure) -> Outcome:
+        """REFUSED: a dead letter. What is told of it is its story, and is told whatever becomes of results."""
+        result = self._result(held, State.FAILURE, failure=failure, dead=True)
+        return Outcome(held.delivery.position, held.lease, int(State.REFUSED), 0, result)
+
     def plain(self, held: Held, state: State) -> Outcome:
         """An outcome that says nothing but its state: IGNORED, REQUEUED, or a SUCCESS that is known already."""
         return Outcome(held.delivery.position, held.lease, int(state))
@@ -165,6 +170,7 @@ class Outcomes:
         failure: Failure | None = None,
         custom: str = "",
         children: bytes = b"",
+        dead: bool = False,
     ) -> bytes:
         more = held.delivery.envelope.more
         return _encode(
@@ -178,6 +184,7 @@ class Outcomes:
                 0 if more is None else more.retries,
                 custom,
                 children,
+                dead,
             )
         )
 

@@ -25,6 +25,7 @@ CAUSES = {
     "timeout": "hard time limit",
     "failure": "failed",
     "requeued": "requeued",
+    "unsigned": "not loaded: no good signature",
 }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import pickle
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -14,7 +15,7 @@ from greenroom.actors import signals
 from greenroom.actors.app import App
 from greenroom.actors.bodies import Content, pack_call, pack_embed, unpack_value
 from greenroom.actors.current import current_frame, current_task, remember_unconfirmed
-from greenroom.actors.errors import Ignore, Reject, Retry, SoftTimeLimitExceeded, Terminated
+from greenroom.actors.errors import Ignore, Reject, Retry, SecurityError, SoftTimeLimitExceeded, Terminated
 from greenroom.actors.results.failure import rebuild
 from greenroom.actors.tasks.task import Task
 from greenroom.actors.worker.afterwards import Afterwards
@@ -396,6 +397,31 @@ def test_a_redelivered_task_that_succeeded_is_not_run_again_where_that_is_asked_
     assert outcome.state == State.SUCCESS
     assert len(ran) == runs
     assert bool(outcome.result) is bool(runs), "what is stored already is not stored again"
+
+
+@pytest.mark.parametrize("flags", [0, int(Flag.IGNORE_RESULT)])
+@pytest.mark.parametrize("wrong", ["absent", "another key", "another message", "no key here"])
+def test_a_body_without_its_signature_is_refused_and_never_loaded(wrong: str, flags: int) -> None:
+    bench = Bench(accept_content=["msgpack", "pickle"])
+    ran: list[object] = []
+    task = bench.app.task(name="unpickled")(ran.append)
+    key = bytes(range(32))
+    bench.app.signing_key = None if wrong == "no key here" else key
+    sealed = pack_call([1], {}, Content("pickle", None, bytes(32) if wrong == "another key" else key), "id1")[1]
+    body = pickle.dumps([[Bomb()], {}]) if wrong == "absent" else sealed
+    id = "id2" if wrong == "another message" else "id1"
+    held = Held(Delivery(1, Envelope(id, task.name, "pickle", body, flags), "celery"), 7)
+    outcome = outcome_of(bench.executor.run(held))
+    assert (outcome.state, Bomb.exploded, ran) == (State.REFUSED, False, [])
+    assert (result_of(outcome).state, result_of(outcome).dead) == (State.FAILURE, True)
+    assert isinstance(error_of(outcome), SecurityError)
+
+
+class Bomb:
+    exploded = False
+
+    def __reduce__(self) -> Any:
+        return setattr, (Bomb, "exploded", True)
 
 
 # --- flow -----------------------------------------------------------------------------------------------------

@@ -6,8 +6,8 @@ import msgspec
 import pytest
 
 from greenroom.transport.broker.settings import BrokerSettings
-from greenroom.transport.message import Envelope, Flag, Follow, More, Outcome, Result, Retry, State
-from greenroom.transport.requests import Declare, FetchResults, Forget, Revoke
+from greenroom.transport.message import Envelope, Failure, Flag, Follow, More, Outcome, Result, Retry, State
+from greenroom.transport.requests import DeadFilter, Declare, FetchResults, Forget, Revoke
 from greenroom.transport.sim.cluster import SAFE, SECOND, Cluster, said
 from greenroom.transport.sim.peers import SimChild, SimClient
 from greenroom.transport.verbs import ChildKind, Durability, Known, Op, Progress, Results, Settle, Unwatch, Watch
@@ -65,6 +65,36 @@ def test_d20_a_settle_its_result_and_its_follow_ups_are_one_commit() -> None:
     assert cluster.sim.commits == commits + 1
     assert cluster.result("a") is not None
     assert (cluster.mailbox().depth, cluster.mailbox("next").depth) == (0, 1)
+
+
+@pytest.mark.parametrize("flags", [SAFE, 0, SAFE | int(Flag.IGNORE_RESULT)])
+def test_a_message_that_its_worker_would_not_load_is_a_dead_letter_with_its_story(flags: int) -> None:
+    cluster = Cluster()
+    worker = cluster.child()
+    cluster.publish("a", flags=flags)
+    cluster.start(worker)
+    failure = Failure("SecurityError", "somewhere", b"", "a pickle body came unsigned")
+    blob = msgspec.msgpack.encode(Result(State.FAILURE, failure=failure, dead=True))
+    worker.settle([Outcome(1, worker.held[1].lease, State.REFUSED, 10, blob)])
+    info = cluster.mailbox()
+    assert (info.depth, info.dead) == (0, 1), "neither the message nor an aftermath waits"
+    letter = cluster.dead()[0]
+    assert (letter.id, letter.deliveries) == ("a", 1)
+    assert letter.reason == "unsigned: a pickle body came unsigned"
+    assert [(attempt.cause, attempt.worker) for attempt in letter.attempts] == [("unsigned", worker.session)]
+    assert cluster.error("a") == ("" if flags & Flag.IGNORE_RESULT else "SecurityError")
+    assert cluster.ask(Op.DEAD_REDRIVE, DeadFilter(ids=["a"])).count == 1
+    assert cluster.result("a") is None
+    assert cluster.run(worker) == ["a"]
+
+
+def test_a_refusal_without_a_word_is_a_dead_letter_all_the_same() -> None:
+    cluster = Cluster()
+    worker = cluster.child()
+    cluster.publish("a")
+    cluster.start(worker)
+    worker.settle([Outcome(1, worker.held[1].lease, State.REFUSED, 10, b"\xc1")])
+    assert cluster.dead()[0].reason.startswith("unsigned: its worker refused")
 
 
 def test_d20_a_settle_that_is_said_again_is_applied_once() -> None:

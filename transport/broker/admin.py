@@ -282,7 +282,7 @@ def dead_info(letter: Dead, *, body: bool) -> DeadInfo:
         letter.name,
         letter.mailbox,
         letter.reason,
-        past.bad_ends or past.requeues,
+        past.bad_ends + past.refused or past.requeues,
         past.first_failure / 1e6,
         past.last_failure / 1e6,
         (more.root_id if more is not None else "") or letter.id,
@@ -310,6 +310,7 @@ def _session_info(session: Session) -> SessionInfo:
         started,
         session.kind.name.lower(),
         bool(session.link),
+        session.trouble,
     )
 
 

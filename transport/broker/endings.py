@@ -61,12 +61,29 @@ class Endings:
         desk.end(message)
 
     def dead(self, message: Message, past: Past, why: str, worker: str) -> None:
-        """A dead letter with its story, and FAILURE PoisonMessage. The letter is kept whatever the mailbox survives."""
+        """A dead letter with its story, and FAILURE PoisonMessage."""
+        envelope = message.envelope
+        starts = past.bad_ends
+        text = f"{envelope.name}[{envelope.id}] was set aside after {starts} deliveries that ended badly: {why}"
+        self._set_aside(message, past, text)
+        self._fail(message, "PoisonMessage", text, worker, "dead")
+
+    def refused(self, message: Message, past: Past, why: str, blob: bytes) -> None:
+        """A dead letter whose body no worker has loaded; `blob` is the FAILURE that the worker made of it.
+
+        No aftermath: a child reported it, and hooks without arguments would have nothing to go by.
+        """
+        desk = self._desk
+        self._set_aside(message, past, f"unsigned: {why}")
+        if desk.keeps_result(message.envelope, failed=True):
+            self._watching.store(message, State.FAILURE, blob)
+        desk.end(message)
+
+    def _set_aside(self, message: Message, past: Past, text: str) -> None:
+        """Write the letter, whatever the mailbox survives."""
         desk = self._desk
         envelope = message.envelope
         mailbox = message.row.mailbox
-        starts = past.bad_ends
-        text = f"{envelope.name}[{envelope.id}] was set aside after {starts} deliveries that ended badly: {why}"
         desk.journal.write(
             Dead(
                 message.position,
@@ -83,7 +100,6 @@ class Endings:
         mailbox.dead += 1
         desk.counts.dead += 1
         desk.notice("dead_letter", id=envelope.id, task=envelope.name, mailbox=mailbox.name, reason=text)
-        self._fail(message, "PoisonMessage", text, worker, "dead")
 
     def _fail(self, message: Message, exc_type: str, text: str, worker: str, reason: str) -> None:
         desk = self._desk

@@ -23,6 +23,8 @@ class Past(msgspec.Struct):
     timeouts: int = 0
     #: Given back by the body itself (Reject with requeue).
     requeues: int = 0
+    #: Deliveries whose body the worker would not load.
+    refused: int = 0
     #: Hand-outs before the broker's last start, as far as they left a trace.
     acquired: int = 0
     redriven: int = 0
@@ -54,6 +56,7 @@ class Past(msgspec.Struct):
             "node_losses": self.node_losses,
             "timeouts": self.timeouts,
             "requeues": self.requeues,
+            "refused": self.refused,
             "redriven": self.redriven,
         }
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import msgspec
 
-from ..message import TERMINAL, Envelope, Kind, More, Outcome, State
+from ..message import TERMINAL, Envelope, Kind, More, Outcome, Result, State
 from ..requests import Attempt
 from ..verbs import Progress, Recall, Return, Settle, Started
 from .desk import Desk, TaskSpeed
@@ -26,6 +26,9 @@ LEARN_EVERY = 16
 #: Task types whose speed is remembered; of more, all are measured anew.
 SPEEDS_MAX = 100_000
 SUCCESS = int(State.SUCCESS)
+
+
+_result = msgspec.msgpack.Decoder(Result)
 
 
 class _State(msgspec.Struct, array_like=True):
@@ -77,6 +80,8 @@ class Settling:
                 self._requeue(message)
             elif state in TERMINAL:
                 self._finish(message, outcome)
+            elif state == State.REFUSED:
+                self._refuse(session, message, outcome)
             else:
                 # It has run, and nobody can say to what end.
                 self._endings.lost(message, f"its child said that it ended in state {state}", session.node)
@@ -165,6 +170,27 @@ class Settling:
             return
         self._places.again(message, desk.now.wall + requeue_delay(past, message.envelope.id, settings.requeue_delay))
 
+    def _refuse(self, session: Session, message: Message, outcome: Outcome) -> None:
+        """Its worker would not load the body: a dead letter, which tells what was wrong with it."""
+        desk = self._desk
+        past = message.past or Past()
+        past.refused += 1
+        started = message.lease.at if message.lease is not None else 0
+        past.remember(
+            Attempt(
+                worker=session.id,
+                node=session.node,
+                pid=session.pid,
+                incarnation=session.incarnation,
+                started_at=started / 1e6,
+                ended_at=desk.now.wall / 1e6,
+                cause="unsigned",
+            ),
+            desk.now.wall,
+            desk.settings.attempts_kept_max,
+        )
+        self._endings.refused(message, past, failure_text(outcome.result), outcome.result)
+
     # --- the rest of what holders say ----------------------------------------------------------------------------
 
     def give_back(self, session: Session, verb: Return) -> None:
@@ -200,6 +226,15 @@ class Settling:
             self._has_started(message)
             if message.envelope.kind != Kind.AFTERMATH and self._desk.keeps_result(message.envelope, failed=False):
                 self._watching.store(message, progress_state(result), result)
+
+
+def failure_text(result: bytes) -> str:
+    """What an encoded Result says of its failure; for people."""
+    try:
+        failure = _result.decode(result).failure
+    except msgspec.DecodeError:
+        failure = None
+    return failure.text if failure is not None else "its worker refused the body and did not say why"
 
 
 def progress_state(result: bytes) -> int:

@@ -314,7 +314,7 @@ class Referee:
         self.dead[record.position] = record
         self.deaths[record.id] += 1
         assert story.attempts, f"POISON: {record.id} has no story"
-        assert story.requeues >= self.requeues_max or not within(story, bound_of(envelope)), (
+        assert story.refused or story.requeues >= self.requeues_max or not within(story, bound_of(envelope)), (
             f"POISON: {record.id} is dead with {story.counters()}"
         )
         self._innocent(record.id, story)
