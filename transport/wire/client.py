@@ -33,6 +33,7 @@ from ..peer.publisher import GRANT_DEFAULT, Submission, cut, unavailable
 from ..requests import LIST_MAX, SHAPES, Fetched, FetchResults
 from ..verbs import Known, Op, Reply
 from .address import parse_address
+from .answers import kept_promise
 from .client_thread import ClientThread
 
 CONNECT_TIMEOUT_SECONDS: Final = 4.0
@@ -121,6 +122,8 @@ class Client:
         """
         pending = list(self._open)
         if pending:
+            if self._thread is not None:
+                self._thread.be_there()
             _, late = wait(pending, timeout)
             if late:
                 raise TimeoutError(f"{len(late)} of {len(pending)} publishes were not confirmed within {timeout:g} s")
@@ -139,18 +142,18 @@ class Client:
         patient: bool,
     ) -> Future[None]:
         chunks = cut(mailbox, envelopes)
-        future: Future[None] = Future()
         if not chunks:
-            future.set_result(None)
-            return future
+            return kept_promise(None)
         deadline = 0
         if deadline_seconds is not None:
             deadline = self._clock().boot + round(deadline_seconds * MICROSECONDS)
         watched = [envelope.id for envelope in envelopes if envelope.flags & _WATCHED]
         self._reserve(sum([chunk.size for chunk in chunks]), bytes_max, patience_seconds)
+        thread = self._running()
+        future = thread.promise()
         self._open[future] = None
         future.add_done_callback(self._close_publish)
-        self._running().submit(Submission(future, deadline=deadline), chunks, watched, patient)
+        thread.submit(Submission(future, deadline=deadline), chunks, watched, patient)
         return future
 
     def _reserve(self, size: int, bytes_max: int, patience_seconds: float) -> None:

@@ -1,9 +1,10 @@
 """The thread behind a client: one link, one machine, and the futures of those who wait.
 
 Owns the socket and the ClientMachine, under one lock. Callers put orders into an intake. Whoever publishes and waits,
-or asks for a result, sees to it himself when the lock is free and the link is up, which spares a change of threads;
-all else wakes the thread, once a burst. The thread receives, connects and keeps time. Futures are completed and
-callbacks called with no lock held. Nothing is decided here: what to send and when to connect is the machine's.
+or asks for a result, sees to it himself when the lock is free and the link is up, and may then receive the answer
+himself (stand_in.py), which spares changes of threads; all else wakes the thread, once a burst. The thread receives,
+connects and keeps time. Futures are completed and callbacks called with no lock held. Nothing is decided here: what
+to send and when to connect is the machine's.
 
 A thread serves one session and ends with it: at `leave`, or when the broker will not have this client. Then everybody
 who waits is told, and `ended` is true; the client starts another for the next call.
@@ -11,7 +12,6 @@ who waits is told, and `ended` is true; the client starts another for the next c
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import select
@@ -19,7 +19,7 @@ import socket
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, InvalidStateError
+from concurrent.futures import Future
 from functools import partial
 from typing import Any, Final, cast
 
@@ -32,15 +32,15 @@ from ..peer import attachment as links
 from ..peer import client as machines
 from ..peer.client import ClientMachine, RequestRefused
 from ..peer.publisher import Chunk, Submission
-from ..peer.results import is_terminal
 from ..verbs import Known, Op, Reply
+from .answers import Answer, Awaited, ResultCallback, complete, fail, kept_promise
 from .link import Link
+from .stand_in import StandIn
 from .wakeup import Wakeup
 
 #: What was said last may take this long to leave.
 FAREWELL_MILLISECONDS: Final = 500
 
-ResultCallback = Callable[[Known], object]
 _Order = tuple[Callable[..., None], tuple[Any, ...]]
 _logger = logging.getLogger("greenroom.client")
 
@@ -84,19 +84,21 @@ class ClientThread:
         self._lock = threading.Lock()
         #: What is to be done when the lock has been given back: completions and callbacks, in order.
         self._told: deque[Callable[[], object]] = deque()
+        #: What whoever stands in waits for next, and for how long (milliseconds).
+        self._attended: tuple[Link | None, int | None] = (None, None)
         #: Until when the thread sleeps (boot); 0: not at all, or until it is woken.
         self._sleeps_until = 0
         #: Set when the session is over; nothing that is put in afterwards is answered except by failure.
         self.ended = False
         self._finished = False
         self._error: GreenroomError | None = None
-        self._results: dict[str, Future[Known]] = {}
-        self._results_lock = threading.Lock()
-        self._callbacks: dict[str, list[ResultCallback]] = {}
         self._requests: dict[int, Future[Reply]] = {}
         self._submissions: dict[Submission, None] = {}
         #: What a caller may carry out himself: these open and close no link while there is one.
         self._simple = (self._submit, self._ask)
+        self._stand_in = StandIn(self)
+        self._idle.register(self._stand_in.fileno(), select.POLLIN)
+        self._awaited = Awaited(self._stand_in)
         self._thread = threading.Thread(target=self._run, name="greenroom-client", daemon=True)
 
     def start(self) -> None:
@@ -112,6 +114,7 @@ class ClientThread:
         """In the child of a fork: this thread does not exist here. libzmq's sockets are the parent's to close."""
         self.ended = True
         self._wakeup.close()
+        self._stand_in.close()
 
     @property
     def attached(self) -> bool:
@@ -125,6 +128,10 @@ class ClientThread:
 
     # --- orders --------------------------------------------------------------------------------------------------
 
+    def promise(self) -> Future[None]:
+        """Return the future of a submission."""
+        return Answer(self._stand_in)
+
     def submit(self, submission: Submission, chunks: Sequence[Chunk], watched: Sequence[str], patient: bool) -> None:
         """Publish; the submission's token is the future that is completed at its end."""
         self._order(self._submit, submission, chunks, watched, patient, serve=not patient, may_wait=True)
@@ -137,18 +144,9 @@ class ClientThread:
         for id in ids:
             known = kept(id)
             if known is not None:
-                future: Future[Known] = Future()
-                future.set_result(known)
-                futures.append(future)
+                futures.append(kept_promise(known))
                 continue
-            with self._results_lock:
-                pending = self._results.get(id)
-                if pending is None:
-                    pending = self._results[id] = Future()
-                    # Several may wait for it, so that no one of them can cancel it for the others.
-                    pending.set_running_or_notify_cancel()
-                    new.append(id)
-            futures.append(pending)
+            futures.append(self._awaited.future(id, new))
         if new:
             self._order(self._ask, new, serve=True)
         return futures
@@ -163,13 +161,17 @@ class ClientThread:
 
     def request(self, op: Op, params: bytes) -> Future[Reply]:
         """Ask the broker."""
-        future: Future[Reply] = Future()
+        future: Future[Reply] = Answer(self._stand_in)
         self._order(self._request, op, params, future)
         return future
 
     def drop_request(self, future: Future[Reply]) -> None:
         """Nobody waits for this answer any more."""
         self._order(self._drop_request, future)
+
+    def be_there(self) -> None:
+        """See that somebody receives, for those who do not wait by the futures themselves."""
+        self._stand_in.look()
 
     def leave(self) -> None:
         """Say goodbye and end."""
@@ -182,6 +184,7 @@ class ClientThread:
             if not self._signalled or (self._holding and not may_wait):
                 self._signalled = True
                 self._wakeup.wake()
+                self._stand_in.look()
             if self._finished:
                 self._refuse_orders()
 
@@ -207,6 +210,11 @@ class ClientThread:
         machine = self._machine
         if link is None or link.closed or not machine.attached:
             return False
+        if self._stand_in.nobody_is_on_duty:
+            # Nobody has looked for a moment: the connection may be over, and then nothing more should be sent there.
+            link.suspect()
+            if link.closed or link.pending():
+                return False
         intake = self._intake
         while intake:
             method, arguments = intake[0]
@@ -226,11 +234,50 @@ class ClientThread:
         wake = machine.wake_at()
         return not wake or 0 < self._sleeps_until <= wake
 
+    # --- for whoever is on duty ----------------------------------------------------------------------------------
+
+    def waiting(self) -> int:
+        """Return how many answers are waited for."""
+        return len(self._submissions) + len(self._awaited) + len(self._requests)
+
+    def has_orders(self) -> bool:
+        """Tell whether something was ordered that nobody has begun with, or the session is over."""
+        return bool(self._intake) or self.ended
+
+    def attend(self) -> None:
+        """Do all that is ready, in place of the thread, which may wait for input at the same time."""
+        with self._lock:
+            if self.ended:
+                return
+            link = self._link
+            if link is not None:
+                link.suspect()
+            try:
+                timeout = self._pass()
+            except BaseException as error:
+                # Half of it is done, perhaps: a KeyboardInterrupt may come anywhere. The next call starts anew.
+                self._error = UnknownOutcome(f"the client was interrupted in its work: {type(error).__name__}: {error}")
+                self.ended = True
+                raise
+            self._attended = self._link, timeout
+        self._tell()
+
+    def sleep(self, seconds: float) -> bool:
+        """Wait for input in place of the thread; False if the link is not there, or is closing."""
+        link, timeout = self._attended
+        if link is None or link.closed or self.ended:
+            return False
+        milliseconds = -int(-seconds * 1_000 // 1)
+        return bool(self._intake) or link.wait_beside(milliseconds if timeout is None else min(milliseconds, timeout))
+
     # --- the thread ----------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
         try:
             while not self.ended:
+                if self._stand_in.rests():
+                    self._stand_in.rest()
+                    continue
                 with self._lock:
                     timeout = self._pass()
                     link = self._link
@@ -306,7 +353,8 @@ class ClientThread:
                 for ending in effect.endings:
                     self._end(ending.submission, ending.error)
             elif isinstance(effect, machines.Learned):
-                self._learn(effect.results)
+                for known in effect.results:
+                    self._awaited.learn(known, self._told)
             elif isinstance(effect, machines.Answered):
                 self._answer(effect.reply)
             elif isinstance(effect, links.Transmit):
@@ -319,6 +367,8 @@ class ClientThread:
                 if self._link is not None:
                     self._link.close(FAREWELL_MILLISECONDS if effect.orderly else 0)
                     self._link = None
+                    # The thread may be waiting at that link, while somebody stands in.
+                    self._stand_in.call()
             else:
                 self.ended = True
                 self._error = effect.error
@@ -330,7 +380,8 @@ class ClientThread:
             # The machine tries again, and says why to those whose time is up.
             self._act(self._machine.apply(links.LinkLost(effect.link, str(error)), self._clock()))
             return
-        link.watch(self._wakeup.fileno())
+        link.watch(self._wakeup.fileno(), beside=True)
+        link.watch(self._stand_in.fileno())
         self._link = link
         self._act(self._machine.apply(links.LinkOpened(effect.link, link.token), self._clock()))
 
@@ -346,24 +397,23 @@ class ClientThread:
             effects = self._machine.ask(ids, self._clock())
         except GreenroomError as error:
             for id in ids:
-                self._break_promise(id, error)
+                self._break(self._awaited.take(id), error)
             return
         self._act(effects)
 
     def _subscribe(self, id: str, callback: ResultCallback) -> None:
-        self._callbacks.setdefault(id, []).append(callback)
+        self._awaited.subscribe(id, callback)
         self._act(self._machine.ask([id], self._clock()))
 
     def _forget(self, id: str) -> None:
-        self._callbacks.pop(id, None)
-        self._break_promise(id, UnknownOutcome(f"nobody waits for the result of {id} any more"))
+        self._break(self._awaited.forget(id), UnknownOutcome(f"nobody waits for the result of {id} any more"))
         self._machine.forget([id])
 
     def _request(self, op: Op, params: bytes, future: Future[Reply]) -> None:
         try:
             number, effects = self._machine.request(op, params, self._clock())
         except GreenroomError as error:
-            self._told.append(partial(_fail, future, error))
+            self._told.append(partial(fail, future, error))
             return
         self._requests[number] = future
         self._act(effects)
@@ -398,37 +448,22 @@ class ClientThread:
         self._released(submission.size)
         future = cast("Future[None]", submission.token)
         if error is None:
-            _complete(future, None)
+            complete(future, None)
         else:
-            _fail(future, error)
-
-    def _learn(self, results: list[Known]) -> None:
-        for known in results:
-            terminal = is_terminal(known)
-            if self._callbacks and (callbacks := self._callbacks.get(known.id)) is not None:
-                self._told.extend(partial(_call, callback, known) for callback in callbacks)
-                if terminal:
-                    self._callbacks.pop(known.id, None)
-            if terminal:
-                with self._results_lock:
-                    future = self._results.pop(known.id, None)
-                if future is not None:
-                    self._told.append(partial(_complete, future, known))
+            fail(future, error)
 
     def _answer(self, reply: Reply) -> None:
         future = self._requests.pop(reply.number, None)
         if future is None:
             return
         if reply.error:
-            self._told.append(partial(_fail, future, RequestRefused(reply.error)))
+            self._told.append(partial(fail, future, RequestRefused(reply.error)))
         else:
-            self._told.append(partial(_complete, future, reply))
+            self._told.append(partial(complete, future, reply))
 
-    def _break_promise(self, id: str, error: GreenroomError) -> None:
-        with self._results_lock:
-            future = self._results.pop(id, None)
+    def _break(self, future: Future[Known] | None, error: GreenroomError) -> None:
         if future is not None:
-            self._told.append(partial(_fail, future, error))
+            self._told.append(partial(fail, future, error))
 
     def _finish(self) -> None:
         """Tell everybody who still waits, and give everything back."""
@@ -440,11 +475,12 @@ class ClientThread:
             error = self._why_over()
             for submission in list(self._submissions):
                 self._end(submission, error)
-            self._told.extend(partial(_fail, future, error) for future in self._requests.values())
+            self._told.extend(partial(fail, future, error) for future in self._requests.values())
             self._finished = True  # from here on a caller whose order comes too late refuses it himself
         self._refuse_orders()
         self._context.term()
         self._wakeup.close()
+        self._stand_in.close()
 
     def _refuse_orders(self) -> None:
         error = self._why_over()
@@ -456,28 +492,9 @@ class ClientThread:
             if method == self._submit:
                 self._end(arguments[0], error)
             elif method == self._request:
-                self._told.append(partial(_fail, arguments[2], error))
-        with self._results_lock:
-            results, self._results = self._results, {}
-        self._told.extend(partial(_fail, future, error) for future in results.values())
+                self._told.append(partial(fail, arguments[2], error))
+        self._told.extend(partial(fail, future, error) for future in self._awaited.take_all())
         self._tell()
 
     def _why_over(self) -> GreenroomError:
         return self._error or UnknownOutcome("the client was closed before the answer came")
-
-
-def _call(callback: ResultCallback, known: Known) -> None:
-    try:
-        callback(known)
-    except Exception:  # the user's code; the log tells, and the others are served all the same
-        _logger.exception("the callback for the result of %s failed", known.id)
-
-
-def _complete(future: Future[Any], value: object) -> None:
-    with contextlib.suppress(InvalidStateError):  # its owner cancelled it; there is nobody to tell
-        future.set_result(value)
-
-
-def _fail(future: Future[Any], error: GreenroomError) -> None:
-    with contextlib.suppress(InvalidStateError):  # as above
-        future.set_exception(error)

@@ -119,10 +119,14 @@ class Link:
         #: that. It spares the hot path libzmq's own polling, which costs several times a bare system call.
         self._unsure = True
         self._poll = select.poll()
+        #: The same once more: one object of this kind cannot be waited for by two threads.
+        self._beside = select.poll()
         self._descriptor = self._socket.FD
         self._monitor_descriptor = self._monitor.FD
         self._poll.register(self._descriptor, select.POLLIN)
         self._poll.register(self._monitor_descriptor, select.POLLIN)
+        self._beside.register(self._descriptor, select.POLLIN)
+        self._beside.register(self._monitor_descriptor, select.POLLIN)
         self._socket.connect(str(self.address))
 
     def send(self, parts: Sequence[bytes]) -> bool:
@@ -149,9 +153,11 @@ class Link:
         self._unsure = False
         return messages
 
-    def watch(self, descriptor: int) -> None:
-        """Let `poll` wait for this file descriptor's input too."""
+    def watch(self, descriptor: int, *, beside: bool = False) -> None:
+        """Let `poll` and `wait` wait for this file descriptor's input too; `wait_beside` only if so."""
         self._poll.register(descriptor, select.POLLIN)
+        if beside:
+            self._beside.register(descriptor, select.POLLIN)
 
     def unwatch(self, descriptor: int) -> None:
         """Undo `watch`."""
@@ -179,6 +185,16 @@ class Link:
         wait ends if there is something: a send takes in what the descriptor would have told.
         """
         self._look(timeout_milliseconds)
+
+    def suspect(self) -> None:
+        """Look what there is without polling, which another thread may be doing: for `receive`, `pending`, `closed`."""
+        self._unsure = True
+        if has_input(self._monitor):
+            self.closed = True
+
+    def wait_beside(self, timeout_milliseconds: int) -> bool:
+        """Wait as `wait` does, also while another thread is in it; False when the connection seems to close."""
+        return all(descriptor != self._monitor_descriptor for descriptor, _ in self._beside.poll(timeout_milliseconds))
 
     def fileno(self) -> int:
         """Return libzmq's descriptor. It signals edges, not levels: only `poll` may wait for it."""

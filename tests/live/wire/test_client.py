@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, wait
 from pathlib import Path
+from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -399,6 +400,79 @@ def test_closing_breaks_what_is_open_and_a_later_call_begins_anew(
 def test_several_addresses_are_tried_in_turn(start_broker: StartBroker, make_client: MakeClient) -> None:
     client = make_client(["tcp://127.0.0.1:1", start_broker().address])
     client.publish("m", [envelope("1")]).result(5)
+
+
+# --- standing in ---------------------------------------------------------------------------------------------------
+
+
+def test_a_caller_who_waits_alone_receives_the_answer_himself(
+    start_broker: StartBroker, make_client: MakeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = make_client(start_broker().address)
+    client.publish("m", [envelope("first")]).result(5)
+    completed_in: list[threading.Thread] = []
+    set_result = Future.set_result
+
+    def noted(future: Future[object], value: object) -> None:
+        completed_in.append(threading.current_thread())
+        set_result(future, value)
+
+    monkeypatch.setattr(Future, "set_result", noted)
+    for number in range(20):
+        client.publish("m", [envelope(str(number))]).result(5)
+    assert completed_in.count(threading.current_thread()) >= 18
+
+
+def test_an_interrupt_while_standing_in_breaks_the_promise_and_the_next_call_begins_anew(
+    start_broker: StartBroker, make_client: MakeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = make_client(start_broker().address)
+    client.publish("m", [envelope("first")]).result(5)
+    future = client.result_future("nobody")
+    receive = Link.receive
+    main = threading.current_thread()
+
+    def interrupted(link: Link) -> list[list[bytes]]:
+        if threading.current_thread() is main:
+            raise KeyboardInterrupt
+        return receive(link)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Link, "receive", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            future.result(5)
+    with pytest.raises(UnknownOutcome, match="interrupted"):
+        future.result(5)
+    client.publish("m", [envelope("second")]).result(5)
+    assert accepted(client) == 2
+
+
+def test_who_does_not_wait_by_the_future_is_served_by_the_thread_at_once(
+    start_broker: StartBroker, make_client: MakeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # So long a rest that nothing but a call can end it in time.
+    monkeypatch.setattr("greenroom.transport.wire.stand_in.REST_MILLISECONDS", 60_000)
+    broker = start_broker()
+    client = make_client(broker.address)
+    for number in range(3):
+        client.publish("m", [envelope(f"a{number}")]).result(5)
+        called: SimpleQueue[object] = SimpleQueue()
+        client.publish("m", [envelope(f"b{number}")]).add_done_callback(called.put)
+        called.get(timeout=5)
+        client.publish("m", [envelope(f"c{number}")]).result(5)
+        client.publish_nowait("m", [envelope(f"d{number}")])
+        client.flush(5)
+        client.publish("m", [envelope(f"e{number}")]).result(5)
+        others = [threading.Thread(target=client.publish("m", [envelope(f"f{number}-{n}")]).result) for n in range(4)]
+        for other in others:
+            other.start()
+        for other in others:
+            other.join(5)
+            assert not other.is_alive()
+    client.publish("m", [envelope("last")]).result(5)
+    broker.stop()
+    start_broker(bind=[broker.address])
+    client.publish("m", [envelope("again")], deadline_seconds=10).result(15)
 
 
 # --- processes ---------------------------------------------------------------------------------------------------
