@@ -157,13 +157,19 @@ _PLACES: dict[str, tuple[str, ...]] = {
     ),
     ".transport.payload": ("register_type",),
 }
+#: What Celery's users look for, and in words why it is not here.
+_NOT_YET: dict[str, str] = dict.fromkeys(
+    ("chain", "chord", "chunks", "group", "xmap", "xstarmap"),
+    ": there are no canvases yet. Several calls at once: app.send_many([...]); one after another: link=",
+)
 _PLACE_OF = {name: place for place, names in _PLACES.items() for name in names}
 
 
 def __getattr__(name: str) -> object:
     place = _PLACE_OF.get(name)
     if place is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        absent = _NOT_YET.get(name, "")
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}{absent}")
     value: object = getattr(importlib.import_module(place, __name__), name)
     globals()[name] = value
     return value

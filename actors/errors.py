@@ -58,6 +58,7 @@ __all__ = [
     "MaxRetriesExceededError",
     "NotConfigured",
     "NotRegistered",
+    "NotSupported",
     "OperationalError",
     "PoisonMessage",
     "QueueNotFound",
@@ -96,6 +97,10 @@ class CeleryError(GreenroomError):
 
 class ImproperlyConfigured(CeleryError):
     """Raised when a setting is missing, unknown or contradicts another one."""
+
+
+class NotSupported(CeleryError, NotImplementedError):
+    """Raised when a part of Celery is used that Greenroom does not have; it says what to use instead."""
 
 
 # ---- what a task raises to say what should become of it ----

@@ -49,6 +49,15 @@ def test_a_name_that_is_not_there_is_an_attribute_error() -> None:
         greenroom.Ap  # noqa: B018  # type: ignore[attr-defined]
 
 
+@pytest.mark.parametrize("name", ["chain", "chord", "group"])
+def test_a_canvas_is_not_there_and_says_so(name: str) -> None:
+    assert not hasattr(greenroom, name)
+    with pytest.raises(AttributeError, match=f"no attribute '{name}': there are no canvases yet.*send_many"):
+        getattr(greenroom, name)
+    with pytest.raises(ImportError, match=f"cannot import name '{name}' from 'greenroom'"):
+        exec(f"from greenroom import {name}")
+
+
 @pytest.mark.parametrize(
     ("program", "absent"),
     [

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from copy import deepcopy
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar, cast
 
 from ..current import get_current_app
+from ..errors import NotSupported
 from ..identity import new_id
 
 if TYPE_CHECKING:
@@ -204,6 +205,17 @@ class Signature(dict[str, Any], Generic[R_co]):
                 self.options[name] = value
         return cast("AsyncResult[R_co]", self.app.AsyncResult(task_id, task_name=self.task))
 
+    # A dict's own | would merge the two, and half of what was meant to run would be forgotten without a word.
+
+    def __or__(self, other: Any) -> NoReturn:
+        raise _no_canvas(self, other)
+
+    def __ror__(self, other: Any) -> NoReturn:
+        raise _no_canvas(other, self)
+
+    def __ior__(self, other: Any) -> NoReturn:
+        raise _no_canvas(self, other)
+
     # --- calling
 
     def __call__(self, *args: Any, **kwargs: Any) -> R_co:
@@ -271,6 +283,14 @@ class Signature(dict[str, Any], Generic[R_co]):
 
     def __reduce__(self) -> Any:
         return signature, (dict(self),)
+
+
+def _no_canvas(first: object, second: object) -> NotSupported:
+    names = [part.task if isinstance(part, Signature) else type(part).__name__ for part in (first, second)]
+    return NotSupported(
+        f"{names[0]} | {names[1]}: there are no canvases yet, so | makes no chain of signatures. Link them: "
+        "first.apply_async(link=second) calls second with first's result"
+    )
 
 
 def signature(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 
 from greenroom.actors.app import App
 from greenroom.actors.bodies import unpack_call
+from greenroom.actors.errors import NotSupported
 from greenroom.actors.tasks.signature import Signature, maybe_signature, signature
 from greenroom.actors.tasks.task import Task
 from greenroom.transport import payload
@@ -41,6 +43,24 @@ def test_a_signature_is_a_dict_of_a_settled_form(add: Task[..., int]) -> None:
     assert dict(add.signature((1,), options={"queue": "q"}, countdown=5))["options"] == {"queue": "q", "countdown": 5}
     assert add.si(1).immutable
     assert add.subtask((1,)) == add.s(1)
+
+
+def test_signatures_are_not_merged_where_a_chain_is_meant(add: Task[..., int]) -> None:
+    first, second = add.s(1), add.s(2, z="secret")
+    other: Any = dict(second)
+    chains: list[Callable[[], Any]] = [
+        lambda: first | second,
+        lambda: first | other,
+        lambda: other | first,
+        lambda: first.__ior__(second),
+    ]
+    for chain in chains:
+        with pytest.raises(NotSupported, match=r"tasks\.add.*no canvases yet.*apply_async\(link=second\)") as caught:
+            chain()
+        assert isinstance(caught.value, NotImplementedError)
+        assert "secret" not in str(caught.value)
+    assert first == add.s(1)
+    assert dict(first) | {"task": "other"} == {**first, "task": "other"}
 
 
 def test_arguments_of_the_call_stand_before_its_own(add: Task[..., int], client: Any) -> None:
