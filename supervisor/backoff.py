@@ -31,6 +31,10 @@ class Failures:
         """Note that the child is being started, for whatever reason, and not yet up."""
         self._up_since = None
 
+    def healthy_at(self, backoff: Backoff) -> int | None:
+        """Return when the child will have been up for so long that its failures are forgotten; None: it is not up."""
+        return None if self._up_since is None else self._up_since + backoff.reset_after_microseconds
+
     def failed(self, backoff: Backoff | None, now: int, draw: float) -> int:
         """Count a failure and return the microseconds until the next start; `draw` is from 0 to 1."""
         if backoff is None:

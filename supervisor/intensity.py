@@ -13,7 +13,8 @@ from collections import deque
 class RestartWindow:
     """The times of the latest restart attempts of one supervisor.
 
-    It holds at most `intensity` + 1 of them, since the supervisor gives up at the one too many.
+    A supervisor that gives up at the one too many leaves at most `intensity` + 1 of them here. Who goes on all the
+    same may change `intensity`, and leaves as many as it attempts within a period.
     """
 
     __slots__ = ("_attempts", "intensity", "period")
@@ -30,6 +31,11 @@ class RestartWindow:
             self._attempts.popleft()
         self._attempts.append(now)
         return len(self._attempts) <= self.intensity
+
+    def calm_at(self) -> int:
+        """Return when there will be no more than `intensity` attempts in the period before; 0: there are not now."""
+        surplus = len(self._attempts) - self.intensity
+        return self._attempts[surplus - 1] + self.period + 1 if surplus > 0 else 0
 
     def count(self, now: int) -> int:
         """Return how many attempts lie within the period that ends at `now`."""

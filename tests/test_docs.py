@@ -217,6 +217,21 @@ def notices() -> set[str]:
     }
 
 
+def worker_notices() -> set[str]:
+    """The words of a worker's notices."""
+    return {
+        node.args[0].value
+        for path, tree in trees().items()
+        if path.startswith("supervisor/pool/")
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Name)
+        and node.func.id == "Notice"
+        and isinstance(node.args[0], ast.Constant)
+        and isinstance(node.args[0].value, str)
+    }
+
+
 @cache
 def names_of_tests() -> dict[str, str]:
     """Every test of the tree, and its file."""
@@ -502,6 +517,10 @@ def test_the_limits_of_a_worker_are_told_with_their_defaults() -> None:
 
 def test_the_words_of_a_brokers_notices_are_told() -> None:
     assert_same(names_in(rows_after(page("docs/operations.md"), "notices")), notices(), "notices")
+
+
+def test_the_words_of_a_workers_notices_are_told() -> None:
+    assert_same(names_in(rows_after(page("docs/operations.md"), "worker notices")), worker_notices(), "notices")
 
 
 def test_the_errors_that_are_explained_are_those_that_are_said() -> None:

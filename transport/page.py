@@ -107,8 +107,9 @@ class PageContents(msgspec.Struct, frozen=True):
     process: ProcessName
     orderly: bool
     heard: int
-    #: Bodies that were ever started.
+    #: Bodies that were ever started, and finished.
     started: int
+    finished: int
     #: What was pending is the last of them, with the number `PENDING_NUMBER`.
     outbox: list[Settle]
     ring: list[RingEntry]
@@ -233,6 +234,7 @@ def _contents(path: str, raw: bytes) -> PageContents:
         orderly=bool(words[WORD_FLAGS] & FLAG_ORDERLY),
         heard=words[WORD_HEARD],
         started=sum(words[HEADER_WORDS + n * stride + RING_STARTED] for n in range(runners)),
+        finished=sum(words[HEADER_WORDS + n * stride + RING_FINISHED] for n in range(runners)),
         outbox=outbox,
         ring=ring,
     )

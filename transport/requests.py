@@ -157,6 +157,8 @@ class SessionInfo(msgspec.Struct):
     started: int
     kind: str
     linked: bool
+    #: Of a node: what is wrong with its children.
+    trouble: str = ""
 
 
 class StatusRequest(msgspec.Struct):

@@ -270,6 +270,15 @@ class Request(_Verb, tag=21):
     params: msgspec.Raw
 
 
+class Trouble(_Verb, tag=22):
+    """From a node: what is wrong with its children from now on, for the status; empty: nothing any more.
+
+    It belongs to the link: said again after each Welcome for as long as it lasts.
+    """
+
+    text: Annotated[str, msgspec.Meta(max_length=1000)]
+
+
 # --- from a broker ---------------------------------------------------------------------------------------------
 
 
@@ -406,6 +415,7 @@ ToBroker = (
     | Watch
     | Unwatch
     | Request
+    | Trouble
 )
 FromBroker = (
     Ping
@@ -429,7 +439,7 @@ Verb = ToBroker | FromBroker
 #: What each role may say to a broker; anything else drops the link (security statement 10).
 ALLOWED: dict[Role, tuple[type, ...]] = {
     Role.CLIENT: (Ping, Pong, Goodbye, Hello, Publish, Watch, Unwatch, Request),
-    Role.NODE: (Ping, Pong, Goodbye, Hello, Report),
+    Role.NODE: (Ping, Pong, Goodbye, Hello, Report, Trouble),
     Role.CHILD: (
         Ping,
         Pong,

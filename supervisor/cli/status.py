@@ -42,6 +42,9 @@ def status(broker: str, timeout: float, as_json: bool) -> None:
         [_row(session) for session in _by_node(sessions)],
         empty="Nobody else is attached.",
     )
+    for session in sessions:
+        if session.trouble:
+            click.secho(f"  {session.node}: {session.trouble}", fg="red", bold=True)
 
 
 def _by_node(sessions: list[requests.SessionInfo]) -> list[requests.SessionInfo]:

@@ -34,7 +34,7 @@ from ...transport.clock import MICROSECONDS, Clock, system_now
 from ...transport.errors import GreenroomError
 from ...transport.page import DamagedPage, PageContents
 from ...transport.peer.attachment import Attached, Attachment, Detached, Ended, Passed, Refused
-from ...transport.verbs import Applied, ChildKind, FromBroker, Role, Spawn, Terminate
+from ...transport.verbs import Applied, ChildKind, FromBroker, Role, Spawn, Terminate, Trouble
 from ...transport.wire.line import Line, News
 from ...transport.wire.wakeup import Wakeup
 from ..pool.events import (
@@ -48,6 +48,7 @@ from ..pool.events import (
     Stop,
     StopAsked,
     TerminateAsked,
+    Troubled,
 )
 from ..pool.kernel import adopt_orphans, name_process
 from ..pool.machine import PoolMachine
@@ -161,6 +162,7 @@ class Node:
             bury=self._bury,
             notice=self._tell,
             ready=self._ready,
+            troubled=self._troubled,
             clock=clock,
         )
         self._heard = 0
@@ -169,6 +171,8 @@ class Node:
         self._until = 0
         #: Why there is no broker at present, as it was told last.
         self._detached = ""
+        #: What is wrong with the pool, for the broker's status.
+        self._trouble = ""
         #: What was told of the application that cannot be used.
         self._told = ""
 
@@ -258,6 +262,8 @@ class Node:
                 self._pool.tell(BrokerReachable(True))
                 self._look_again = self._clock().boot + LOOK_AGAIN
                 self._report_dead_nodes()
+                if self._trouble:
+                    self._attachment.say(Trouble(self._trouble))
             case Detached(reason, was_attached):
                 # A broker that stays away is told of once, not with each try.
                 level = logging.WARNING if was_attached or reason != self._detached else logging.DEBUG
@@ -336,7 +342,12 @@ class Node:
     def _tell(self, notice: Notice) -> None:
         if notice.kind == "unusable":
             self._told = notice.text
-        _log.log(logging.WARNING if notice.grave else logging.INFO, "%s", notice.text)
+        _log.log(logging.WARNING if notice.grave else logging.INFO, "%s: %s", notice.kind, notice.text)
+
+    def _troubled(self, troubled: Troubled) -> None:
+        self._trouble = troubled.text
+        # To a broker that is away it is said when it is back.
+        self._attachment.say(Trouble(self._trouble))
 
     # ---- signals ----
 

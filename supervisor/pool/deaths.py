@@ -39,10 +39,14 @@ def killed_from_outside(ended: ChildEnded) -> bool:
     return ended.signal == signal.SIGKILL and not ended.oom
 
 
+def ended_by_itself(ended: ChildEnded) -> bool:
+    """Tell whether the process ended by its own doing, as far as can be told from outside."""
+    return ended.exit_code is not None or ended.signal in _CRASHES or ended.oom
+
+
 def crashed_young(member: Member, ended: ChildEnded, now: int, young: int) -> bool:
     """Tell whether it crashed by itself, within `young` of being ready, and not because of what it ran."""
-    by_itself = ended.exit_code is not None or ended.signal in _CRASHES or ended.oom
-    return by_itself and not ended.ran and member.ready_at is not None and now - member.ready_at < young
+    return ended_by_itself(ended) and not ended.ran and member.ready_at is not None and now - member.ready_at < young
 
 
 def is_orderly(member: Member, ended: ChildEnded) -> bool:

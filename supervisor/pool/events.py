@@ -68,7 +68,8 @@ class Said(msgspec.Struct, frozen=True):
 
 
 class ChildEnded(msgspec.Struct, frozen=True):
-    """The child was waited for. `ran`: its page shows that it had run something, at any time."""
+    """The child was waited for. `ran`: its page shows that it had run something, at any time; `finished`: how many
+    bodies it had finished."""
 
     number: int
     exit_code: int | None = None
@@ -76,6 +77,7 @@ class ChildEnded(msgspec.Struct, frozen=True):
     oom: bool = False
     max_rss_kib: int = 0
     ran: bool = False
+    finished: int = 0
 
 
 class SpawnAsked(msgspec.Struct, frozen=True):
@@ -230,6 +232,12 @@ class Notice(msgspec.Struct, frozen=True):
     grave: bool = False
 
 
+class Troubled(msgspec.Struct, frozen=True):
+    """What is wrong with the pool from now on, for the status; empty: nothing any more."""
+
+    text: str
+
+
 class Exit(msgspec.Struct, frozen=True):
     """All children are gone and the pool is over; the worker's exit code, and why where it is not 0."""
 
@@ -237,4 +245,17 @@ class Exit(msgspec.Struct, frozen=True):
     reason: str
 
 
-PoolEffect = StartSpawner | RetireSpawner | KillSpawner | Fork | Say | Signal | Look | Bury | PoolReady | Notice | Exit
+PoolEffect = (
+    StartSpawner
+    | RetireSpawner
+    | KillSpawner
+    | Fork
+    | Say
+    | Signal
+    | Look
+    | Bury
+    | PoolReady
+    | Notice
+    | Troubled
+    | Exit
+)

@@ -37,6 +37,17 @@ class PoolLimits(msgspec.Struct, frozen=True, kw_only=True):
     killed_delay: int = MICROSECONDS // 10
     #: A child that crashes within this time of `Ready` and has run nothing counts as one that did not start.
     young: int = MICROSECONDS
+    #: Deaths at work, of children of one kind, within the period: as many have a successor at once (or twice as many
+    #: as there should be of that kind, if that is more); then successors wait (`pace`). Crashes are the process's own
+    #: doing; kills may come from outside, such as once every half second by somebody who tries what happens.
+    crashes_max: int = 30
+    kills_max: int = 90
+    deaths_period: int = 20 * MICROSECONDS
+    #: How long successors wait then. After a kill less than the second within which work is to go on.
+    crash_backoff: Backoff = Backoff(0.1, 5.0)
+    kill_backoff: Backoff = Backoff(0.1, 0.8)
+    #: A child that had finished so many bodies was healthy, however short its life.
+    healthy_bodies: int = 10
     #: More deaths of the spawner than this within `start_failures_period`, and the pool gives up.
     spawner_deaths_max: int = 5
     #: How long a child that holds nothing (not ready yet, or done) may take to end once it should.

@@ -8,10 +8,11 @@ The states of a child are in `members`. The pool is
 
 * *running*: of each kind as many children are kept as are wanted: ordinary ones by the limits, those for
   suspects and for actors as many as the broker asked for at some time (`SpawnAsked`), within the limits. A
-  child that ends is replaced at once. Only one that ends before it was ready, or that crashes soon after
-  without having run anything, is a *failed start*: it passes the window (`intensity`) and delays the next
-  fork (`backoff`); one too many, and the pool gives up. So a broken application is no fork loop, while a
-  thousand tasks may each kill their child.
+  child that ends is replaced at once. One that ends before it was ready, or that crashes soon after without
+  having run anything, is a *failed start*: it passes the window (`intensity`) and delays the next fork
+  (`backoff`); one too many, and the pool gives up. One that dies of what it runs is its task's fault: the pool
+  never gives up for that, but when too many of them die, their successors wait (`pace`), and the log and the
+  status say so. So a broken application is no fork loop, whether it breaks at its start or in each task.
 * *warm*: nothing is forked any more; children were told to stop and take the time that they need.
 * *cold*: also SIGTERM, then SIGKILL follow, and nothing that ran is blamed. A pool that gives up ends so.
 * *hard*: SIGKILL.
@@ -42,7 +43,7 @@ from ...actors.worker.control import BodyEnded, BodyStarted, Leaving, Ready, Unu
 from ...transport.clock import Now
 from ...transport.verbs import ChildKind
 from ..reasons import ExitReason
-from . import deaths
+from . import deaths, notices
 from .endings import Endings
 from .events import (
     BrokerReachable,
@@ -54,7 +55,6 @@ from .events import (
     ForkFailed,
     Look,
     Looked,
-    Notice,
     PoolEffect,
     PoolEvent,
     PoolReady,
@@ -72,9 +72,11 @@ from .events import (
     StopAsked,
     TerminateAsked,
     Tick,
+    Troubled,
 )
 from .limits import PoolLimits
 from .members import Member, MemberState, Roll
+from .pace import PACED, Pace
 from .spawners import Spawners
 from .starts import Starts
 from .strength import Strength
@@ -112,11 +114,14 @@ class PoolMachine:
         self._spawners = Spawners()
         self._endings = Endings(limits, self._spawners)
         self._starts = Starts(limits)
+        self._pace = Pace(limits)
         #: A soft stop becomes a cold one then.
         self._cold_due: int | None = None
         self._announced = False
         self._tasks: list[str] = []
         self._mailboxes: list[str] = []
+        #: What the status was told last of what is wrong.
+        self._trouble = ""
         self._exit_code = 0
         self._exit_reason = ""
         self._handlers: dict[type[PoolEvent], Callable[[Any, int], None]] = {
@@ -153,8 +158,9 @@ class PoolMachine:
         if self._mode is _Mode.OVER:
             return None
         dues = [self._roll.next_due(), self._cold_due]
-        if self._mode is _Mode.RUNNING and self._starts.not_before and self._missing():
-            dues.append(self._starts.not_before)
+        if self._mode is _Mode.RUNNING:
+            dues += [self._fork_due(kind) for kind in self._missing()]
+            dues.append(self._pace.next_release())
         return min((due for due in dues if due is not None), default=None)
 
     @property
@@ -188,11 +194,11 @@ class PoolMachine:
             self._give_up(
                 EXIT_GAVE_UP,
                 f"the spawner died more than {self.limits.spawner_deaths_max} times within "
-                f"{_seconds(self.limits.start_failures_period)} s, the last time: {event.reason}",
+                f"{notices.seconds(self.limits.start_failures_period)} s, the last time: {event.reason}",
                 now,
             )
             return
-        self._notice("spawner_died", f"the spawner died ({event.reason}); the pool starts anew", grave=True)
+        self._effect(notices.spawner_died(event.reason))
         self._start_spawner()
 
     # ---- the life of a child ----
@@ -223,7 +229,7 @@ class PoolMachine:
                 member.ready_at = now
                 if member.active:
                     member.state = MemberState.READY
-                    self._came_up(message, now)
+                    self._came_up(member, message, now)
                 elif self._mode < _Mode.COLD and member.state is MemberState.LEAVING:
                     # It may have begun to run something before it read that it should stop.
                     member.kill_due = None
@@ -236,14 +242,15 @@ class PoolMachine:
                 member.kill_due = now + self.limits.idle_grace
                 if member.active:
                     member.state = MemberState.LEAVING
-                    self._notice("leaving", f"{_name(member)} leaves: {message.reason}")
+                    self._effect(notices.leaving(member, message.reason))
             case Unusable():
                 member.unusable = message.reason
                 if self._starts.is_news(message.reason):
-                    self._notice("unusable", f"{message.reason}\n{message.traceback}".rstrip(), grave=True)
+                    self._effect(notices.unusable(message))
 
-    def _came_up(self, ready: Ready, now: int) -> None:
+    def _came_up(self, member: Member, ready: Ready, now: int) -> None:
         self._starts.came_up(now)
+        self._pace.came_up(member.kind, now)
         self._tasks = self._tasks or ready.tasks
         self._mailboxes = self._mailboxes or ready.mailboxes
         members = self._roll.active(ChildKind.POOL)
@@ -264,36 +271,44 @@ class PoolMachine:
             self._ended_before_ready(member, event, reason, now)
         elif deaths.crashed_young(member, event, now, self.limits.young):
             self._start_failed(member, f"it ended as soon as it was ready: {reason}", now)
-        elif member.watches.timed_out:
-            self._notice("timed_out", f"{_name(member)} was killed at a hard time limit")
-        elif member.watches.terminated:
-            self._notice("terminated", f"{_name(member)} {reason}, as a revoke asked")
         else:
-            self._notice("died", f"{_name(member)} {reason}; another takes its place", grave=True)
+            self._died_at_work(member, event, reason, now)
+
+    def _died_at_work(self, member: Member, event: ChildEnded, reason: ExitReason, now: int) -> None:
+        held = self._pace.died(member, event, self._strength.wanted(member.kind), now)
+        if member.watches.timed_out:
+            self._effect(notices.timed_out(member))
+        elif member.watches.terminated:
+            self._effect(notices.terminated(member, reason))
+        else:
+            self._effect(notices.died(member, reason, self._pace.not_before(member.kind) - now))
+        if held is not None:
+            period = self.limits.deaths_period
+            self._effect(notices.crash_loop(member.kind, held.count(now), period, held.longest_wait))
 
     def _ended_before_ready(self, member: Member, event: ChildEnded, reason: ExitReason, now: int) -> None:
         if member.unusable is not None and not self._starts.any_ready:
             self._give_up(EXIT_UNUSABLE, member.unusable, now)
         elif member.too_slow:
-            seconds = _seconds(self.limits.start_timeout)
+            seconds = notices.seconds(self.limits.start_timeout)
             self._start_failed(member, f"it was not ready within {seconds} s, and was killed", now)
         elif deaths.killed_from_outside(event):
             self._starts.was_killed(now)
-            self._notice("died", f"{_name(member)} {reason} before it was ready", grave=True)
+            self._effect(notices.died_before_ready(member, reason))
         else:
             self._start_failed(member, member.unusable or f"it ended before it was ready: {reason}", now)
 
     def _start_failed(self, member: Member, why: str, now: int) -> None:
         if self._takes_old_spawner(member):
-            self._notice("reload_failed", f"the old children stay, because of {_name(member)}: {why}", grave=True)
+            self._effect(notices.reload_failed(member, why))
             return
         if self._starts.failed(now):
-            self._notice("start_failed", f"{_name(member)} did not start: {why}", grave=True)
+            self._effect(notices.start_failed(member, why))
             return
         self._give_up(
             EXIT_GAVE_UP,
             f"children failed to start more than {self.limits.start_failures_max} times within "
-            f"{_seconds(self.limits.start_failures_period)} s; the last one, child {member.number}: {why}",
+            f"{notices.seconds(self.limits.start_failures_period)} s; the last one, child {member.number}: {why}",
             now,
         )
 
@@ -330,19 +345,14 @@ class PoolMachine:
             return
         most = self._strength.ask(event.kind, event.count)
         if event.count > most:
-            text = f"{event.count} {event.kind.name.lower()} children were asked for; {most} is the most here"
-            self._notice("spawn_limited", text)
+            self._effect(notices.spawn_limited(event, most))
 
     def _terminate_asked(self, event: TerminateAsked, now: int) -> None:
         member = self._roll.get(event.number)
         if member is None or member.state is MemberState.DOOMED:
             return
         if member.slots > 1:
-            self._notice(
-                "terminate_refused",
-                f"{_name(member)} runs others beside the revoked message, so it is not killed; "
-                "only prefork and solo workers can terminate what runs",
-            )
+            self._effect(notices.terminate_refused(member))
         elif member.watches.terminate(event.position, event.signal):
             self._effect(Look(member.number, event.position, 0))
 
@@ -363,9 +373,7 @@ class PoolMachine:
         if overdue:
             self._endings.kill(member, now)
         elif overdue is None and not member.going:
-            self._notice(
-                "over_limit", f"{_name(member)} has a body past its hard limit; it leaves, for the others in it"
-            )
+            self._effect(notices.over_limit(member))
             self._endings.ask(member, now)
 
     def _broker_reachable(self, event: BrokerReachable, now: int) -> None:
@@ -405,26 +413,25 @@ class PoolMachine:
         self._exit_code, self._exit_reason = code, reason
         if code != EXIT_UNUSABLE:
             # That nothing can use the application was told when the first child said so.
-            self._notice("gave_up", f"the worker gives up: {reason}", grave=True)
+            self._effect(notices.gave_up(reason))
         self._enter(_Mode.COLD, now)
 
     def _reload_asked(self, _: ReloadAsked, now: int) -> None:
         if self._mode is not _Mode.RUNNING:
             return
         if len(self._spawners) < SPAWNERS_MAX:
-            self._notice("reload", "the children are being replaced by such that read the application anew")
+            self._effect(notices.reload())
+            self._pace.begin_anew()
             self._start_spawner()
         else:
-            text = f"children of {SPAWNERS_MAX - 1} earlier reloads still finish their work; no other one yet"
-            self._notice("reload_refused", text)
+            self._effect(notices.reload_refused(SPAWNERS_MAX - 1))
 
     def _resize_asked(self, event: ResizeAsked, now: int) -> None:
         wanted = self._strength.resize(event.by)
         if wanted is None:
-            text = f"a pool of kind {self._strength.pool} has one child; restart the worker with another -c"
-            self._notice("resize_refused", text)
+            self._effect(notices.resize_refused(self._strength.pool))
         else:
-            self._notice("resized", f"the pool keeps {wanted} children from now on")
+            self._effect(notices.resized(wanted))
 
     # ---- time ----
 
@@ -443,8 +450,12 @@ class PoolMachine:
         if self._mode is _Mode.RUNNING:
             while (member := self._strength.too_many(self._roll, self._spawners.current)) is not None:
                 self._endings.ask(member, now)
-            for kind in self._missing() if now >= self._starts.not_before else ():
-                self._fork(kind, now)
+            for kind in self._pace.release(now):
+                self._effect(notices.crash_loop_over(kind))
+            for kind in self._missing():
+                if now >= self._fork_due(kind):
+                    self._fork(kind, now)
+            self._tell_trouble()
         for generation in self._spawners:
             # The old spawner of a reload goes with its last child.
             if generation != self._spawners.current and not self._roll.of_generation(generation):
@@ -461,6 +472,17 @@ class PoolMachine:
             return []
         return self._strength.missing(self._roll, self._spawners.current)
 
+    def _fork_due(self, kind: ChildKind) -> int:
+        """Return when a missing child of this kind may be forked."""
+        return max(self._starts.not_before, self._pace.not_before(kind))
+
+    def _tell_trouble(self) -> None:
+        """Let the status know when something begins or ceases to be wrong."""
+        trouble = notices.trouble([kind for kind in PACED if self._pace.is_held(kind)])
+        if trouble != self._trouble:
+            self._trouble = trouble
+            self._effect(Troubled(trouble))
+
     def _fork(self, kind: ChildKind, now: int) -> None:
         pool, slots = self._strength.shape(kind)
         due, watches = now + self.limits.start_timeout, Watches(self.limits.look_again)
@@ -473,15 +495,3 @@ class PoolMachine:
 
     def _effect(self, effect: PoolEffect) -> None:
         self._endings.effects.append(effect)
-
-    def _notice(self, kind: str, text: str, *, grave: bool = False) -> None:
-        self._effect(Notice(kind, text, grave))
-
-
-def _name(member: Member) -> str:
-    kind = "" if member.kind == ChildKind.POOL else f"{member.kind.name.lower()} "
-    return f"{kind}child {member.number} (pid {member.pid})"
-
-
-def _seconds(microseconds: int) -> str:
-    return f"{microseconds / 1_000_000:g}"

@@ -80,6 +80,12 @@ class Member:
         self.watches = watches
 
     @property
+    def name(self) -> str:
+        """How the log names it."""
+        kind = "" if self.kind == ChildKind.POOL else f"{self.kind.name.lower()} "
+        return f"{kind}child {self.number} (pid {self.pid})"
+
+    @property
     def active(self) -> bool:
         """Whether it counts as one of the children that the pool keeps."""
         return self.state in _ACTIVE

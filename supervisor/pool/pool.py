@@ -44,6 +44,7 @@ from .events import (
     SpawnerUp,
     StartSpawner,
     Tick,
+    Troubled,
 )
 from .kernel import children_of
 from .machine import PoolMachine
@@ -84,9 +85,10 @@ class Pool:
         bury: Callable[[Bury, Evidence], None],
         notice: Callable[[Notice], None],
         ready: Callable[[PoolReady], None],
+        troubled: Callable[[Troubled], None],
         clock: Clock,
     ) -> None:
-        """`child` makes a child's configuration, `bury` takes its end and its page, `notice` and `ready` are told.
+        """`child` makes a child's configuration, `bury` takes its end and its page; the others are told.
 
         Descriptors are registered at `selector` with a function as their data, to be called when they are ready.
         """
@@ -97,6 +99,7 @@ class Pool:
         self._bury = bury
         self._notice = notice
         self._ready = ready
+        self._troubled = troubled
         self._clock = clock
         self._spawners: dict[int, SpawnerLink] = {}
         self._processes: dict[int, _Process] = {}
@@ -291,7 +294,7 @@ class Pool:
             # It was there: somebody has cleaned up, and what had started nobody can tell.
             evidence = DamagedPage(process.page, "it was removed while its child lived")
         process.evidence = evidence
-        ran = isinstance(evidence, PageContents) and evidence.started > 0
+        page = evidence if isinstance(evidence, PageContents) else None
         self.tell(
             ChildEnded(
                 ended.number,
@@ -299,7 +302,8 @@ class Pool:
                 signal=ended.signal,
                 oom=ended.oom,
                 max_rss_kib=ended.max_rss_kib,
-                ran=ran,
+                ran=page is not None and page.started > 0,
+                finished=0 if page is None else page.finished,
             )
         )
 
@@ -368,6 +372,8 @@ class Pool:
                 self._ready(effect)
             case Notice():
                 self._notice(effect)
+            case Troubled():
+                self._troubled(effect)
             case Exit():
                 self.over = effect
 

@@ -35,6 +35,8 @@ class Starts:
     def failed(self, now: int) -> bool:
         """A child did not get ready, by its own fault; return whether the pool may go on."""
         self.not_before = now + self._failures.failed(self._limits.start_backoff, now, 0.0)
+        # Those who came up before do not make the next one that fails the first of its row.
+        self._failures.starts_again()
         return self._window.attempt(now)
 
     def was_killed(self, now: int) -> None:

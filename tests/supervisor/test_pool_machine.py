@@ -1,13 +1,11 @@
-"""The pool's machine: examples of each rule, and a world that plays against it at random.
+"""The pool's machine: examples of each rule, and a world (`pool_world`) that plays against it at random.
 
-The world is simple enough to be right: it keeps the processes that exist, does what the machine says, and checks at
-each effect that it may be said.
+How soon those that die at work are replaced is in `test_pace`.
 """
 
 from __future__ import annotations
 
 import signal
-from collections import deque
 
 import pytest
 from hypothesis import settings
@@ -17,215 +15,24 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from greenroom.actors.worker.control import BodyEnded, BodyStarted, FromChild, Leaving, Ready, StopChild, Unusable
 from greenroom.supervisor.pool.events import (
     BrokerReachable,
-    Bury,
     ChildEnded,
     Exit,
-    Fork,
-    Forked,
     ForkFailed,
-    KillSpawner,
-    Look,
     Looked,
-    Notice,
-    PoolEffect,
-    PoolEvent,
-    PoolReady,
     ReloadAsked,
     ResizeAsked,
-    RetireSpawner,
     Said,
-    Say,
-    Signal,
     SpawnAsked,
-    SpawnerEnded,
-    SpawnerUp,
     StartPool,
-    StartSpawner,
     Stop,
     StopAsked,
     TerminateAsked,
-    Tick,
 )
 from greenroom.supervisor.pool.limits import PoolLimits
-from greenroom.supervisor.pool.machine import EXIT_GAVE_UP, EXIT_KILLED, EXIT_UNUSABLE, SPAWNERS_MAX, PoolMachine
-from greenroom.transport.clock import Now
+from greenroom.supervisor.pool.machine import EXIT_GAVE_UP, EXIT_KILLED, EXIT_UNUSABLE, SPAWNERS_MAX
 from greenroom.transport.verbs import ChildKind
 
-SECOND = 1_000_000
-
-
-class Process:
-    """A child in the world."""
-
-    def __init__(self, fork: Fork) -> None:
-        self.fork = fork
-        self.pid = 0
-        self.ready = False
-        self.told: StopChild | None = None
-        self.left = False
-        self.signals: list[int] = []
-        #: Position -> lease of what its page shows as running.
-        self.running: dict[int, int] = {}
-
-    @property
-    def counts(self) -> bool:
-        return not (self.told or self.left or signal.SIGKILL in self.signals)
-
-
-class World:
-    """Processes, and a machine that is told of them. Every effect is checked as it is carried out."""
-
-    def __init__(self, limits: PoolLimits | None = None, kind: str = "prefork") -> None:
-        self.limits = limits or PoolLimits(concurrency=2)
-        self.machine = PoolMachine(self.limits, kind)
-        self.boot = 1_000 * SECOND
-        self.events: deque[PoolEvent] = deque()
-        self.busy = False
-        self.spawners: dict[int, bool] = {}
-        self.processes: dict[int, Process] = {}
-        self.buried: dict[int, Bury] = {}
-        #: Ended, and the machine is being told.
-        self.ended: set[int] = set()
-        self.last_number = 0
-        self.notices: list[Notice] = []
-        self.ready_with: list[str] | None = None
-        self.exit: Exit | None = None
-        self.stopping = False
-        self.forks: list[Fork] = []
-
-    # ---- driving ----
-
-    def tell(self, event: PoolEvent) -> list[PoolEffect]:
-        """Apply it and what follows from carrying it out; what is told meanwhile comes next, as in the driver."""
-        self.events.append(event)
-        told: list[PoolEffect] = []
-        while self.events and not self.busy:
-            self.busy = True
-            for effect in self.machine.apply(self.events.popleft(), Now(self.boot, self.boot)):
-                self.carry_out(effect)
-                told.append(effect)
-            self.busy = False
-        return told
-
-    def start(self, *, ready: bool = True) -> World:
-        self.tell(StartPool())
-        self.tell(BrokerReachable(True))
-        if ready:
-            self.everybody_comes_up()
-        return self
-
-    def everybody_comes_up(self) -> None:
-        """Let every spawner take orders and every child get ready, as long as something comes of it."""
-        for generation, up in list(self.spawners.items()):
-            if not up:
-                self.spawner_up(generation)
-        while waiting := [p for p in self.processes.values() if not p.ready and p.counts]:
-            for process in waiting:
-                self.comes_up(process.fork.number)
-
-    def spawner_up(self, generation: int) -> None:
-        self.spawners[generation] = True
-        self.tell(SpawnerUp(generation))
-
-    def comes_up(self, number: int) -> None:
-        process = self.processes[number]
-        if not process.pid:
-            self.forked(number)
-        process.ready = True
-        self.say(number, Ready(["tasks.add"]))
-
-    def forked(self, number: int) -> None:
-        process = self.processes[number]
-        process.pid = 10_000 + number
-        self.tell(Forked(number, process.pid))
-
-    def say(self, number: int, message: FromChild) -> None:
-        if isinstance(message, Leaving):
-            self.processes[number].left = True
-        self.tell(Said(number, message))
-
-    def ends(
-        self, number: int, exit_code: int | None = None, by: int = 0, *, ran: bool = False, oom: bool = False
-    ) -> Bury:
-        assert self.processes[number].pid
-        self.is_told_to_have_ended(ChildEnded(number, exit_code, by, oom, 1, ran))
-        return self.buried[number]
-
-    def is_told_to_have_ended(self, end: ChildEnded) -> None:
-        self.ended.add(end.number)
-        self.tell(end)
-
-    def spawner_dies(self, generation: int) -> None:
-        del self.spawners[generation]
-        of_it = [p for p in self.processes.values() if p.fork.generation == generation]
-        self.ended |= {process.fork.number for process in of_it if not process.pid}
-        self.tell(SpawnerEnded(generation, "signal 9"))
-        for process in of_it:
-            if process.pid:
-                self.is_told_to_have_ended(ChildEnded(process.fork.number, signal=signal.SIGKILL))
-
-    def wait(self, microseconds: int) -> None:
-        """Let time pass, with a Tick whenever the machine wants one."""
-        until = self.boot + microseconds
-        while (wake := self.machine.wake_at()) is not None and wake <= until:
-            self.boot = max(wake, self.boot)
-            before = self.machine.wake_at()
-            self.tell(Tick())
-            assert self.machine.wake_at() != before, "it wants to be woken again at the same time"
-        self.boot = until
-
-    def counting(self, kind: ChildKind = ChildKind.POOL) -> list[int]:
-        return [n for n, process in self.processes.items() if process.counts and process.fork.kind == kind]
-
-    # ---- carrying out ----
-
-    def carry_out(self, effect: PoolEffect) -> None:
-        assert self.exit is None, f"{effect} after the last word"
-        match effect:
-            case StartSpawner(generation):
-                assert generation not in self.spawners
-                self.spawners[generation] = False
-            case RetireSpawner(generation):
-                assert not [p for p in self.processes.values() if p.fork.generation == generation]
-                del self.spawners[generation]
-            case KillSpawner(generation):
-                self.spawner_dies(generation)
-            case Fork():
-                assert not self.stopping, "a fork after the word to stop"
-                assert effect.number == self.last_number + 1
-                assert effect.generation in self.spawners
-                self.last_number = effect.number
-                self.forks.append(effect)
-                self.processes[effect.number] = Process(effect)
-            case Say(number, message):
-                if isinstance(message, StopChild):
-                    self.processes[number].told = message
-            case Signal(number, which):
-                assert number not in self.buried
-                self.processes[number].signals.append(which)
-            case Look(number, position, lease):
-                running = self.processes[number].running
-                found = position in running and lease in (0, running[position])
-                others = [other for other in running if other != position]
-                self.tell(Looked(number, position, found, others))
-            case Bury(number):
-                assert number not in self.buried, "buried twice"
-                assert number in self.ended, "buried alive"
-                self.buried[number] = effect
-                del self.processes[number]
-            case PoolReady(tasks):
-                assert self.ready_with is None
-                self.ready_with = tasks
-            case Notice():
-                self.notices.append(effect)
-            case Exit():
-                assert not self.processes
-                assert not self.spawners
-                self.exit = effect
-
-    def said(self, kind: str) -> list[str]:
-        return [notice.text for notice in self.notices if notice.kind == kind]
-
+from .pool_world import SECOND, World
 
 # ---- the right number ----
 
@@ -245,15 +52,6 @@ def test_the_pool_is_ready_once_all_its_children_are() -> None:
     assert world.ready_with is None
     world.comes_up(2)
     assert world.ready_with == ["tasks.add"]
-
-
-def test_a_child_that_dies_at_work_is_replaced_at_once_and_as_often_as_it_happens() -> None:
-    world = World(PoolLimits(concurrency=1)).start()
-    for number in range(1, 1001):
-        world.ends(number, by=signal.SIGSEGV, ran=True)
-        world.comes_up(number + 1)
-    assert world.exit is None
-    assert not world.said("start_failed")
 
 
 def test_recycling_replaces_a_child_before_it_has_ended_and_is_not_counted() -> None:
@@ -349,6 +147,22 @@ def test_s8_the_fork_after_a_failed_start_waits_twice_as_long_each_time() -> Non
             world.wait(SECOND // 100)
         delays.append((world.boot - before) // (SECOND // 100))
     assert delays == [10, 20, 40, 80]
+
+
+def test_s8_starts_that_fail_wait_twice_as_long_each_time_also_in_a_pool_that_was_up_before() -> None:
+    world = World(PoolLimits(concurrency=1)).start()
+    world.wait(100 * SECOND)
+    world.ends(1, by=signal.SIGKILL, ran=True)
+    delays: list[int] = []
+    for number in (2, 3, 4, 5, 6):
+        world.forked(number)
+        world.wait(2 * SECOND)
+        world.ends(number, 1)
+        wake = world.machine.wake_at()
+        assert wake is not None
+        delays.append((wake - world.boot) // (SECOND // 10))
+        world.wait(2 * SECOND)
+    assert delays == [1, 2, 4, 8, 16]
 
 
 def test_a_fork_that_the_system_refuses_is_a_failed_start() -> None:
@@ -665,12 +479,18 @@ class PoolPlay(RuleBasedStateMachine):
         kind=st.sampled_from(["prefork", "prefork", "threads", "solo"]),
         failures=st.integers(0, 4),
         soft=st.sampled_from([0, 3 * SECOND]),
+        deaths=st.integers(0, 3),
     )
-    def begin(self, concurrency: int, kind: str, failures: int, soft: int) -> None:
-        self.world = World(
-            PoolLimits(concurrency=concurrency, start_failures_max=failures, soft_stop=soft, start_timeout=20 * SECOND),
-            kind,
+    def begin(self, concurrency: int, kind: str, failures: int, soft: int, deaths: int) -> None:
+        limits = PoolLimits(
+            concurrency=concurrency,
+            start_failures_max=failures,
+            soft_stop=soft,
+            start_timeout=20 * SECOND,
+            crashes_max=deaths,
+            kills_max=deaths,
         )
+        self.world = World(limits, kind)
         self.kind = kind
         self.wanted = {ChildKind.POOL: concurrency if kind == "prefork" else 1}
         self.world.tell(StartPool())
@@ -798,6 +618,18 @@ class PoolPlay(RuleBasedStateMachine):
             assert len(self.world.counting(kind)) <= self.wanted.get(kind, 0) + spare + len(of_dead_spawners)
 
     @invariant()
+    def whoever_is_missing_comes_within_the_longest_wait(self) -> None:
+        if not hasattr(self, "world") or not self.running():
+            return
+        world = self.world
+        missing = [kind for kind in ChildKind if len(world.counting(kind)) < self.wanted.get(kind, 0)]
+        if missing:
+            wake = world.machine.wake_at()
+            assert wake is not None
+            assert wake - world.boot <= world.limits.crash_backoff.max_microseconds
+            assert world.trouble or world.said("start_failed") or world.said("died")
+
+    @invariant()
     def whoever_gives_up_says_so(self) -> None:
         if hasattr(self, "world") and self.world.exit is not None and not self.world.stopping:
             assert self.world.exit.code in (EXIT_GAVE_UP, EXIT_UNUSABLE)
@@ -822,6 +654,7 @@ class PoolPlay(RuleBasedStateMachine):
         for kind in ChildKind:
             assert len(world.counting(kind)) == self.wanted.get(kind, 0)
         assert len(world.spawners) == 1
+        assert world.trouble == ""
 
 
 PoolPlay.TestCase.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)

@@ -21,6 +21,7 @@ from greenroom.transport.verbs import (
     Request,
     Results,
     Terminate,
+    Trouble,
     Watch,
 )
 
@@ -316,6 +317,32 @@ def test_mailboxes_and_status_tell_what_is_where() -> None:
     assert (status.accepted, status.epoch) == (4, 1)
     sessions = {session.session: session for session in status.sessions}
     assert (sessions[worker.session].held, sessions[worker.session].started) == (2, 1)
+
+
+def test_the_trouble_of_a_node_is_told_until_it_says_that_it_is_over_or_its_link_is_another() -> None:
+    cluster = Cluster()
+    cluster.child()
+
+    def trouble() -> list[str]:
+        status = cluster.ask(Op.STATUS, StatusRequest())
+        return [session.trouble for session in status.sessions if session.role == "node"]
+
+    assert trouble() == [""]
+    cluster.node.say(Trouble("children die"))
+    assert trouble() == ["children die"]
+    cluster.node.say(Trouble(""))
+    assert trouble() == [""]
+    cluster.node.say(Trouble("children die"))
+    cluster.node.drop()
+    cluster.node.connect()
+    assert trouble() == [""]
+
+
+def test_a_child_cannot_speak_of_trouble() -> None:
+    cluster = Cluster()
+    child = cluster.child()
+    child.say(Trouble("mine"))
+    assert not any(session.trouble for session in cluster.ask(Op.STATUS, StatusRequest()).sessions)
 
 
 def test_a_quarantine_child_that_waits_for_work_is_no_consumer_of_new_mailboxes() -> None:

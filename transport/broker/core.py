@@ -41,6 +41,7 @@ from ..verbs import (
     Settle,
     Started,
     ToBroker,
+    Trouble,
     Unwatch,
     Watch,
 )
@@ -250,6 +251,8 @@ class Broker:
             case Report():
                 if self._is_new(session, verb.number):
                     self.deaths.report(verb)
+            case Trouble():
+                session.trouble = verb.text
             case Attach():
                 self.links.attach(session, verb)
             case Watch():

@@ -143,6 +143,7 @@ class Links:
         session.link_number = hello.link
         session.closed_at = 0
         session.goodbye = False
+        session.trouble = ""
         desk.links[link] = session
         self._deaths.reattached(session)
         publishing = desk.publishing.get(hello.session)

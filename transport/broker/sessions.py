@@ -52,6 +52,7 @@ class Session:
         "spawn_asked",
         "stalled_at",
         "starving",
+        "trouble",
         "unconfirmed_bytes",
         "unread_bytes",
         "watched",
@@ -96,6 +97,8 @@ class Session:
         #: The session id of the node whose child this is; of a node, its own.
         self.parent = id.partition("/")[0] if role is Role.CHILD else id
         # --- nodes ---
+        #: What is wrong with its children, in its words.
+        self.trouble = ""
         #: Kind of child -> boot time at which the node was last asked for one.
         self.spawn_asked: dict[int, int] = {}
         # --- results ---
