@@ -155,7 +155,10 @@ class Ignore(TaskPredicate):
 
 
 class Reject(TaskPredicate):
-    """Raised when a task refuses its message: it becomes a dead letter, or with `requeue` it comes back."""
+    """Raised when a task refuses its message, which ends as FAILURE with this exception and is no dead letter.
+
+    With `requeue`, and a late ack, the message comes back instead, after a delay that grows.
+    """
 
     def __init__(self, reason: Any = None, requeue: bool = False) -> None:
         self.reason = reason

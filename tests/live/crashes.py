@@ -217,6 +217,13 @@ def give_back(self: Task[..., Any], run: str, times: int) -> int:
     return len(lines_of(run))
 
 
+@app.task(name="refuse", bind=True, acks_late=True)
+def refuse(self: Task[..., Any], run: str) -> None:
+    """Refuse the message for good."""
+    write_down(run, self)
+    raise Reject("out of stock")
+
+
 @app.task(name="one of many", bind=True, acks_late=True, reject_on_worker_lost=True)
 def one_of_many(self: Task[..., Any], run: str, number: int, poison: bool = False, seconds: float = 0.0) -> int:
     """Write down that this runs; work for a while; end the process if this is the poison."""

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from greenroom import AsyncResult, PoisonMessage, TimeLimitExceeded, WorkerLostError
+from greenroom import AsyncResult, PoisonMessage, Reject, TimeLimitExceeded, WorkerLostError
 from greenroom.transport.message import State
 from greenroom.transport.requests import PurgeMailbox
 from greenroom.transport.verbs import Known, Op
@@ -296,6 +296,17 @@ def test_a_redelivered_message_whose_task_succeeded_is_skipped_where_that_is_ask
     cluster.wait_until_empty()
     assert len(lines_of(run)) == (3 if deduplicate else 5)
     assert crashes.app.AsyncResult(envelope.id).state == "SUCCESS"
+
+
+def test_a_refused_message_is_a_failure_and_no_dead_letter(cluster: Cluster, run: str) -> None:
+    result = crashes.refuse.delay(run)
+    with pytest.raises(Reject) as caught:
+        result.get(timeout=RESULT_SECONDS)
+    assert (caught.value.reason, caught.value.requeue) == ("out of stock", False)
+    assert result.state == "FAILURE"
+    cluster.wait_until_empty()
+    assert len(lines_of(run)) == 1
+    assert cluster.story(result.id) is None
 
 
 def test_s18_a_message_that_its_body_gives_back_comes_again_with_a_growing_delay(cluster: Cluster, run: str) -> None:
