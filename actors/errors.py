@@ -291,9 +291,9 @@ class PoisonMessage(WorkerLostError):
         self.last_cause = last_cause
         if not message:
             often = "as often as it may" if deliveries is None else f"{deliveries} times"
+            died = f"{often} and each time its process died, the last time" if deliveries != 1 else "once and died"
             message = (
-                f"{task or 'a message'} was started {often} and each time its process died, "
-                f"the last time by {last_cause or 'an unknown cause'}; it is a dead letter now, see "
+                f"{task or 'a message'} was started {died} by {last_cause or 'an unknown cause'}; it is a dead letter now, see "
                 "`greenroom dead show`, and `greenroom dead redrive` once the cause is mended"
             )
         super().__init__(message)

@@ -1,9 +1,10 @@
 """Aftermath: a message ended without a child to say so, and this ordinary child tells the user's code (spec D23).
 
 Owns the running of messages of kind AFTERMATH: on_failure and after_return, the signals task_failure and
-task_revoked, and errbacks, for a task that was lost, expired, revoked or set aside. The state is stored already. An
-aftermath settles as a SUCCESS without a result, with the old-style errbacks' messages as its follow-ups; what a hook
-raises is logged. It is given at least once and at most three times, so hooks may run twice.
+task_revoked, and errbacks, for a task that was lost, expired, revoked or set aside. That of an actor's message is
+written into the log, since actors have no hooks. The state is stored already. An aftermath settles as a SUCCESS without
+a result, with the old-style errbacks' messages as its follow-ups; what a hook raises is logged. It is given at least
+once and at most three times, so hooks may run twice.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from ...transport.errors import GreenroomError
-from ...transport.message import Aftermath, Delivery, Outcome, Result, State
+from ...transport.message import Aftermath, Delivery, Kind, Outcome, Result, State
 from .. import signals
 from ..errors import TaskRevokedError
 from ..results import states
@@ -51,6 +52,9 @@ class AftermathRunner:
         except msgspec.MsgspecError as error:
             executor.log.undecodable(envelope, error)
             return outcome
+        if aftermath.envelope.kind == Kind.ACTOR:
+            self._tell_of_actor(held.delivery.mailbox, aftermath, result)
+            return outcome
         handling = executor.handling_of(aftermath.envelope.name)
         if handling is None:
             executor.log.unknown(aftermath.envelope)
@@ -85,6 +89,15 @@ class AftermathRunner:
             executor.log.undecodable(envelope, error)
             args, kwargs = [], {}
         return executor.request_of(Held(delivery, held.lease), args, kwargs)
+
+    def _tell_of_actor(self, mailbox: str, aftermath: Aftermath, result: Result) -> None:
+        """Actors have no hooks, and whoever asked was told with the result: the log is all that is left."""
+        envelope = aftermath.envelope
+        if aftermath.state == State.REVOKED:
+            logger.info("Discarding %s message of %s: %s[%s]", aftermath.reason, mailbox, envelope.name, envelope.id)
+            return
+        why = result.failure.text if result.failure is not None else aftermath.reason
+        logger.error("Message %s[%s] of %s ended without its worker: %s", envelope.name, envelope.id, mailbox, why)
 
     def _tell_revoked(self, request: Context, handling: Handling, aftermath: Aftermath) -> None:
         self._executor.log.revoked(aftermath.envelope, aftermath.reason or "revoked")

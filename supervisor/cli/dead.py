@@ -151,7 +151,7 @@ def show(id: str, broker: str, timeout: float, as_json: bool) -> None:
             ("reason", printable(_reason(letter))),
             ("arguments", printable(_arguments(letter)) or "none"),
             ("counted", counted or "nothing"),
-            ("redriven", f"{letter.redriven} times" if letter.redriven else "never"),
+            ("redriven", {0: "never", 1: "once"}.get(letter.redriven, f"{letter.redriven} times")),
         ]
     )
     click.echo()

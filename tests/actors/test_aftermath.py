@@ -55,10 +55,11 @@ class Bench:
         reason: str = "lost",
         embed: dict[str, Any] | None = None,
         body: bytes | None = None,
+        kind: Kind = Kind.TASK,
     ) -> Outcome:
         content, call = pack_call(args, {}, Content(), "id1")
         more = More(opaque=pack_embed(embed)) if embed else None
-        envelope = Envelope("id1", name, content, call if body is None else body, more=more)
+        envelope = Envelope("id1", name, content, call if body is None else body, kind=kind, more=more)
         failure = describe(WorkerLostError("Worker exited prematurely: signal 9 (SIGKILL)."), "")
         result = msgspec.msgpack.encode(Result(int(state), failure=failure if state == State.FAILURE else None))
         aftermath = msgspec.msgpack.encode(Aftermath(envelope, int(state), result, reason))
@@ -145,6 +146,23 @@ def test_an_aftermath_of_an_unknown_task_or_of_nonsense_is_settled_all_the_same(
     done = bench.executor.run(Held(Delivery(9, outer, "celery"), 7))
     assert isinstance(done, Outcome)
     assert done.state == State.SUCCESS
+
+
+@pytest.mark.parametrize(("state", "told"), [(State.FAILURE, "ended without its worker: Worker"), (State.REVOKED, "")])
+def test_an_aftermath_of_an_actors_message_is_told_in_the_log_as_that(
+    caplog: pytest.LogCaptureFixture, state: State, told: str
+) -> None:
+    caplog.set_level("INFO", "greenroom.worker")
+    bench = Bench()
+    # A method may well be called as a task is.
+    task = hooked(bench, called := [])
+    for method in ("bump", task.name):
+        caplog.clear()
+        assert bench.run(method, state=state, reason="revoked", kind=Kind.ACTOR).state == State.SUCCESS
+        assert "unregistered" not in caplog.text
+        assert told in caplog.text
+        assert f"{method}[id1]" in caplog.text
+    assert called == []
 
 
 def test_hooks_are_called_without_arguments_when_those_cannot_be_read() -> None:

@@ -177,6 +177,8 @@ def test_a_poison_message_gives_the_count_and_the_last_cause() -> None:
     assert "shop.charge was started 3 times" in text
     assert "signal 9 (SIGKILL)" in text
     assert "greenroom dead redrive" in text
+    text = str(PoisonMessage(task="shop.charge", deliveries=1, last_cause="signal 9 (SIGKILL)"))
+    assert text.startswith("shop.charge was started once and died by signal 9 (SIGKILL); it is a dead letter")
 
 
 def test_reraise_keeps_or_sets_the_traceback() -> None:

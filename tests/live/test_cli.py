@@ -261,6 +261,7 @@ def test_a_dead_letter_is_shown_with_its_story(cluster: Cluster, letter: str) ->
     shown = answer(cluster, "dead", "show", letter)
     assert shown["arguments"] == "reason='nobody knows'"
     assert shown["redriven"] == 0
+    assert "after 2 deliveries that ended badly" in shown["reason"]
     text = verb(cluster, "dead", "show", letter).stdout
     for words in (f"cli_app.poison[{letter}]", "reason='nobody knows'", "signal 9", f"greenroom dead redrive {letter}"):
         assert words in text

@@ -14,12 +14,12 @@ from typing import Any
 
 import pytest
 
-from greenroom import AsyncResult, WorkerLostError
+from greenroom import AsyncResult, TimeLimitExceeded, WorkerLostError
 from greenroom.transport.page import PageContents, read_page
 
 from . import crashes
 from .cluster import GONE_SECONDS, Cluster, Worker, wait_for
-from .crashes import lines_of
+from .crashes import HOLD, lines_of
 
 pytestmark = pytest.mark.live
 
@@ -295,6 +295,18 @@ def test_a_second_interrupt_stops_cold(
 
 
 # ---- children are replaced ----
+
+
+def test_a_hard_time_limit_of_the_workers_own_is_told_as_that(start: StartWorker, mailbox: str, run: str) -> None:
+    start("-c", "1", "--time-limit", "0.3")
+    result = crashes.ending["late"].apply_async((run, HOLD), queue=mailbox)
+    error = result.get(timeout=RESULT_SECONDS, propagate=False)
+    assert type(error) is TimeLimitExceeded
+    assert error.args == ("killed at the hard time limit of its worker",)
+    assert result.state == "FAILURE"
+    # The task's own goes before it, and is told as the number that it is.
+    result = crashes.ending["late"].apply_async((run, HOLD), queue=mailbox, time_limit=0.2)
+    assert str(result.get(timeout=RESULT_SECONDS, propagate=False)) == "TimeLimitExceeded(0.2,)"
 
 
 def test_a_child_is_replaced_after_max_tasks(cluster: Cluster, start: StartWorker, mailbox: str) -> None:

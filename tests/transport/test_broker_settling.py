@@ -88,6 +88,18 @@ def test_a_message_that_its_worker_would_not_load_is_a_dead_letter_with_its_stor
     assert cluster.run(worker) == ["a"]
 
 
+@pytest.mark.parametrize(("most", "told"), [(1, "was set aside: it was given back once"), (2, "given back 2 times")])
+def test_what_is_given_back_too_often_is_told_in_words_that_fit_the_number(most: int, told: str) -> None:
+    cluster = Cluster(BrokerSettings(acquired_max=most))
+    worker = cluster.child()
+    cluster.publish("a")
+    for _ in range(most):
+        cluster.pass_time(5)
+        assert cluster.start(worker) == ["a"]
+        cluster.settle(worker, State.REQUEUED)
+    assert told in cluster.dead()[0].reason
+
+
 def test_a_refusal_without_a_word_is_a_dead_letter_all_the_same() -> None:
     cluster = Cluster()
     worker = cluster.child()

@@ -47,8 +47,12 @@ class Endings:
 
     def timed_out(self, message: Message, limit: int, worker: str) -> None:
         """FAILURE TimeLimitExceeded; `limit` in microseconds, 0 where it is the worker's own and not the message's."""
-        text = f"TimeLimitExceeded({_seconds(limit)},)" if limit else "killed at the hard time limit of its worker"
-        self._fail(message, "TimeLimitExceeded", text, worker, "lost")
+        if limit:
+            # Celery's text, and the exception's own when it is rebuilt from its argument.
+            seconds = _seconds(limit)
+            self._fail(message, "TimeLimitExceeded", f"TimeLimitExceeded({seconds},)", worker, "lost", [seconds])
+        else:
+            self._fail(message, "TimeLimitExceeded", "killed at the hard time limit of its worker", worker, "lost")
 
     def revoked(self, message: Message, text: str, worker: str = "") -> None:
         """REVOKED: 'revoked', 'expired' or 'terminated'."""
@@ -63,8 +67,7 @@ class Endings:
     def dead(self, message: Message, past: Past, why: str, worker: str) -> None:
         """A dead letter with its story, and FAILURE PoisonMessage."""
         envelope = message.envelope
-        starts = past.bad_ends
-        text = f"{envelope.name}[{envelope.id}] was set aside after {starts} deliveries that ended badly: {why}"
+        text = f"{envelope.name}[{envelope.id}] was set aside{_after(past.bad_ends)}: {why}"
         self._set_aside(message, past, text)
         self._fail(message, "PoisonMessage", text, worker, "dead")
 
@@ -101,7 +104,15 @@ class Endings:
         desk.counts.dead += 1
         desk.notice("dead_letter", id=envelope.id, task=envelope.name, mailbox=mailbox.name, reason=text)
 
-    def _fail(self, message: Message, exc_type: str, text: str, worker: str, reason: str) -> None:
+    def _fail(
+        self,
+        message: Message,
+        exc_type: str,
+        text: str,
+        worker: str,
+        reason: str,
+        args: list[float | int] | None = None,
+    ) -> None:
         desk = self._desk
         envelope = message.envelope
         blob = failure_result(
@@ -110,6 +121,7 @@ class Endings:
             done_at=desk.now.wall,
             worker=worker,
             retries=retries_of(envelope),
+            args=args,
             dead=reason == "dead",
         )
         if desk.keeps_result(envelope, failed=True):
@@ -133,6 +145,13 @@ class Endings:
             origin=envelope.origin,
         )
         self._places.append(message.row.mailbox, after, publisher="", durability=message.row.durability)
+
+
+def _after(bad_ends: int) -> str:
+    if not bad_ends:
+        return ""
+    deliveries = "1 delivery" if bad_ends == 1 else f"{bad_ends} deliveries"
+    return f" after {deliveries} that ended badly"
 
 
 def _seconds(microseconds: int) -> float | int:

@@ -180,10 +180,14 @@ def failure_result(
     worker: str,
     retries: int,
     state: State = State.FAILURE,
+    args: list[float | int] | None = None,
     dead: bool = False,
 ) -> bytes:
-    """The encoded Result of a failure that the broker itself knows of; `dead`: of a dead letter."""
-    failure = Failure(exc_type, ERRORS_MODULE, msgspec.msgpack.encode([text]), text)
+    """The encoded Result of a failure that the broker itself knows of; `dead`: of a dead letter.
+
+    `args` are the exception's; by default its text is.
+    """
+    failure = Failure(exc_type, ERRORS_MODULE, msgspec.msgpack.encode([text] if args is None else args), text)
     result = Result(state, failure=failure, done_at=done_at, worker=worker, retries=retries, dead=dead)
     return _encoder.encode(result)
 

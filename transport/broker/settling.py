@@ -166,7 +166,7 @@ class Settling:
                 desk.now.wall,
                 settings.attempts_kept_max,
             )
-            self._endings.dead(message, past, f"it was given back {past.requeues} times", "")
+            self._endings.dead(message, past, f"it was given back {_times(past.requeues)}", "")
             return
         self._places.again(message, desk.now.wall + requeue_delay(past, message.envelope.id, settings.requeue_delay))
 
@@ -235,6 +235,10 @@ def failure_text(result: bytes) -> str:
     except msgspec.DecodeError:
         failure = None
     return failure.text if failure is not None else "its worker refused the body and did not say why"
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count} times"
 
 
 def progress_state(result: bytes) -> int:
