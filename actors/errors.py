@@ -293,8 +293,8 @@ class PoisonMessage(WorkerLostError):
             often = "as often as it may" if deliveries is None else f"{deliveries} times"
             died = f"{often} and each time its process died, the last time" if deliveries != 1 else "once and died"
             message = (
-                f"{task or 'a message'} was started {died} by {last_cause or 'an unknown cause'}; it is a dead letter now, see "
-                "`greenroom dead show`, and `greenroom dead redrive` once the cause is mended"
+                f"{task or 'a message'} was started {died} by {last_cause or 'an unknown cause'}; it is a dead letter "
+                "now, see `greenroom dead show`, and `greenroom dead redrive` once the cause is mended"
             )
         super().__init__(message)
 

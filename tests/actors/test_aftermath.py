@@ -155,7 +155,8 @@ def test_an_aftermath_of_an_actors_message_is_told_in_the_log_as_that(
     caplog.set_level("INFO", "greenroom.worker")
     bench = Bench()
     # A method may well be called as a task is.
-    task = hooked(bench, called := [])
+    called: list[Any] = []
+    task = hooked(bench, called)
     for method in ("bump", task.name):
         caplog.clear()
         assert bench.run(method, state=state, reason="revoked", kind=Kind.ACTOR).state == State.SUCCESS
