@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 
+from greenroom.transport.broker.events import Effect, Event, Send
 from greenroom.transport.broker.settings import BrokerSettings
-from greenroom.transport.message import More, State
+from greenroom.transport.clock import Now
+from greenroom.transport.message import Flag, More, State
 from greenroom.transport.requests import PurgeMailbox
 from greenroom.transport.sim.audit import audit
 from greenroom.transport.sim.cluster import SECOND, Cluster, said
@@ -26,6 +28,35 @@ def ids_held(child: SimChild) -> list[str]:
 
 def ids(count: int, prefix: str = "id") -> list[str]:
     return [f"{prefix}{number:03}" for number in range(count)]
+
+
+# --- what a commit sets free ---------------------------------------------------------------------------------------
+
+
+def test_after_a_commit_they_are_spoken_to_first_who_can_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster = Cluster()
+    worker = cluster.child()
+    sim = cluster.sim
+    spoken: list[str] = []
+    apply = sim.broker.apply
+
+    def noted(event: Event, now: Now) -> list[Effect]:
+        effects = apply(event, now)
+        spoken.extend(
+            f"{type(verb).__name__} to {'child' if effect.link == worker.link else 'client'}"
+            for effect in effects
+            if isinstance(effect, Send)
+            for verb in effect.verbs
+        )
+        return effects
+
+    monkeypatch.setattr(sim.broker, "apply", noted)
+    cluster.publish("a", flags=int(Flag.WATCHED))
+    assert spoken == ["Deliver to child", "Confirm to client"]
+    spoken.clear()
+    cluster.start(worker)
+    cluster.settle(worker)
+    assert [words for words in spoken if "Ping" not in words] == ["Results to client", "Applied to child"]
 
 
 # --- credit ------------------------------------------------------------------------------------------------------

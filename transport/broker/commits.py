@@ -8,10 +8,10 @@ what was undone. When even that does not fit, or when the store failed for anoth
 from __future__ import annotations
 
 from ..store.records import Append, Lease, Past, Record, Synchronous
-from ..verbs import Deliver, FromBroker
+from ..verbs import Deliver, FromBroker, Results
 from .accept import Accepting
 from .desk import Desk
-from .events import Persisted, PersistFailed, Stop
+from .events import Effect, Persisted, PersistFailed, Send, Stop
 from .journal import Batch, Say
 from .results import Watching
 
@@ -27,6 +27,7 @@ class Commits:
     def persisted(self, event: Persisted) -> None:
         """Everything up to a serial is on disk: what waited for it happens and is said."""
         duplicates = dict.fromkeys(event.duplicates)
+        before = len(self._desk.effects)
         for batch in self._desk.journal.committed(event.serial):
             if duplicates:
                 self._duplicates(batch, duplicates)
@@ -34,6 +35,7 @@ class Commits:
                 then()
             for say in batch.says:
                 self.say(say)
+        _let_work_go_on_first(self._desk.effects, before)
 
     def _duplicates(self, batch: Batch, duplicates: dict[int, None]) -> None:
         """Ids that the store knew: who published them again watches the first one."""
@@ -91,6 +93,21 @@ class Commits:
             elif say.link == say.session.link:
                 self._desk.outflow.withdraw(say.session, say.bytes)
                 self._desk.wake(say.session)
+
+
+def _let_work_go_on_first(effects: list[Effect], start: int) -> None:
+    """Put the links first, from `start` on, on which work can go on by what they hear; each link in its own order.
+
+    On an idle machine the first frame to leave saves the time that another takes, twice in a task's way to its
+    caller: a Confirm would come before a Deliver, an Applied before the Results.
+    """
+    sends = [effect for effect in effects[start:] if isinstance(effect, Send)]
+    if len(sends) < 2 or len(sends) < len(effects) - start:
+        return
+    first = {send.link for send in sends if any(type(verb) is Deliver or type(verb) is Results for verb in send.verbs)}
+    effects[start:] = [send for send in sends if send.link in first] + [
+        send for send in sends if send.link not in first
+    ]
 
 
 def _without(record: Record, undone: set[int]) -> Record | None:
