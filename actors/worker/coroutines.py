@@ -11,10 +11,13 @@ import contextlib
 import threading
 from collections.abc import Awaitable, Generator, Iterable
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 from ...transport.peer.contract import Promise
 from ..errors import SoftTimeLimitExceeded, Terminated
+
+#: How long an outcome waits for the confirms of what its body sent. A broker that is away confirms no settle either.
+CONFIRM_SECONDS: Final = 30.0
 
 
 class Interruptible:

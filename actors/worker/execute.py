@@ -31,7 +31,7 @@ from ..results import states
 from ..results.failure import ExceptionInfo, describe
 from ..tasks.request import Context
 from .afterwards import Afterwards, Ending
-from .coroutines import coroutine_runner, done
+from .coroutines import CONFIRM_SECONDS, coroutine_runner, done
 from .events import Held
 from .follows import after_failure, after_success
 from .handling import BUSY_FLAGS, Handling
@@ -43,8 +43,6 @@ if TYPE_CHECKING:
 
 Done = Outcome | Afterwards
 
-#: How long an outcome waits for the confirms of what its body sent. A broker that is away confirms no settle either.
-CONFIRM_SECONDS: Final = 30.0
 _NO_MORE: Final = More()
 _TASK: Final = int(Kind.TASK)
 _DEDUPLICATE: Final = int(Flag.DEDUPLICATE)
@@ -294,21 +292,21 @@ class Executor:
 
     # --- endings -------------------------------------------------------------------------------------------------
 
-    def _wait_for_confirms(self, call: Call) -> None:
+    def wait_for_confirms(self, request: Context, envelope: Envelope) -> None:
         """Wait until brokers have what the body sent without waiting: after its outcome nobody would send it again."""
-        unconfirmed, call.request.unconfirmed = call.request.unconfirmed, None
+        unconfirmed, request.unconfirmed = request.unconfirmed, None
         for promise in unconfirmed or ():
             try:
                 promise.result(CONFIRM_SECONDS)
             except Exception as error:
                 # The body asked not to wait for this: the log is who learns of it.
-                self.log.unconfirmed(call.held.delivery.envelope, error)
+                self.log.unconfirmed(envelope, error)
 
     def _returned(self, call: Call, value: object) -> Done:
         held, handling, request = call.held, call.handling, call.request
         envelope = held.delivery.envelope
         if request.unconfirmed is not None:
-            self._wait_for_confirms(call)
+            self.wait_for_confirms(request, envelope)
         if request.retried is not None:
             # retry(throw=False): it takes place now that the body has returned.
             return self._retry(call, request.retried)
@@ -321,9 +319,9 @@ class Executor:
 
     def _raised(self, call: Call, error: BaseException) -> Done:
         held, handling, request = call.held, call.handling, call.request
-        if request.unconfirmed is not None:
-            self._wait_for_confirms(call)
         envelope = held.delivery.envelope
+        if request.unconfirmed is not None:
+            self.wait_for_confirms(request, envelope)
         if isinstance(error, Ignore):
             self.log.ignored(envelope)
             return _with(self.outcomes.plain(held, State.IGNORED), Ending(handling, request, states.IGNORED, error))

@@ -27,10 +27,11 @@ from ..current import Frame, set_top_frame
 from ..errors import ActorFailed, NotRegistered, Terminated
 from ..results.failure import describe
 from ..tasks.task import Task
-from .coroutines import coroutine_runner
+from .coroutines import CONFIRM_SECONDS, coroutine_runner, done
 from .events import Held
 
 if TYPE_CHECKING:
+    from ..tasks.request import Context
     from .execute import Executor
 
 logger = logging.getLogger("greenroom.worker")
@@ -88,7 +89,7 @@ class Hosting:
         handler = self._handler(held)
         if isinstance(handler, Outcome):
             return handler
-        self._enter(held, handler)
+        request = self._enter(held, handler)
         try:
             instance = self._take(held)
             if instance is None:
@@ -102,6 +103,8 @@ class Hosting:
             return self._crash(held, error)
         finally:
             set_top_frame(None)
+            if request.unconfirmed is not None:
+                self._executor.wait_for_confirms(request, held.delivery.envelope)
         idle = self._put_back(held, instance)
         if idle is not None:
             self._let_go(*idle)
@@ -112,7 +115,7 @@ class Hosting:
         handler = self._handler(held)
         if isinstance(handler, Outcome):
             return handler
-        self._enter(held, handler)
+        request = self._enter(held, handler)
         try:
             instance = self._take(held)
             if instance is None:
@@ -126,6 +129,10 @@ class Hosting:
             return self._crash(held, error)
         finally:
             set_top_frame(None)
+            if request.unconfirmed is not None:
+                # Not in the loop's way; what was refused is told by the executor.
+                await done(request.unconfirmed, CONFIRM_SECONDS)
+                self._executor.wait_for_confirms(request, held.delivery.envelope)
         idle = self._put_back(held, instance)
         if idle is not None:
             try:
@@ -176,10 +183,15 @@ class Hosting:
             known = self._known[actor_class] = (self._classes[actor_class], task)
         return known
 
-    def _enter(self, held: Held, handler: _Handler) -> None:
-        """Make this message the parent of whatever the handler sends."""
+    def _enter(self, held: Held, handler: _Handler) -> Context:
+        """Make this message the parent of whatever the handler sends; its outcome waits for the broker's word on that.
+
+        Else what it told others would be lost with this process, and the message, being done, would not be handled
+        again to tell it anew.
+        """
         request = self._executor.request_of(held, handler.args, handler.kwargs)
         set_top_frame(Frame(handler.task, request, None))
+        return request
 
     def _answer(self, held: Held, value: object) -> Outcome:
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -11,7 +12,7 @@ import pytest
 from greenroom.actors.actor import Actor
 from greenroom.actors.app import App
 from greenroom.actors.bodies import Content, pack_call, unpack_value
-from greenroom.actors.current import worker_frame
+from greenroom.actors.current import remember_unconfirmed, worker_frame
 from greenroom.actors.errors import ActorFailed
 from greenroom.actors.results.failure import rebuild
 from greenroom.actors.worker.events import Held
@@ -55,6 +56,13 @@ class Counter(Actor):
         frame = worker_frame()
         return None if frame is None else frame.request.id
 
+    def tell_another(self, *, crash: bool = False) -> int:
+        remember_unconfirmed(later)
+        assert not later.waited
+        if crash:
+            raise ValueError("after it was told")
+        return 1
+
     def crash(self) -> None:
         raise ValueError("out of order")
 
@@ -75,7 +83,25 @@ class Broken(Actor):
     def anything(self) -> None: ...
 
 
+class LaterPromise:
+    """What was told to another actor, and is confirmed when somebody waits for it."""
+
+    def __init__(self) -> None:
+        self.waited = False
+
+    def result(self, timeout: float | None = None) -> object:
+        self.waited = True
+        return None
+
+    def done(self) -> bool:
+        return self.waited
+
+    def add_done_callback(self, fn: Callable[[Any], object], /) -> None:
+        fn(self)
+
+
 stopped: list[str] = []
+later = LaterPromise()
 
 
 class Nobody:
@@ -107,8 +133,10 @@ class House:
         executor.others[Kind.ACTOR] = self.hosting
         self.executor = executor
 
-    def held(self, method: str, *args: Any, key: str = "a", cls: str = "Counter", deadline: int = 0) -> Held:
-        content, body = pack_call(args, {}, Content(), "id")
+    def held(
+        self, method: str, *args: Any, key: str = "a", cls: str = "Counter", deadline: int = 0, **kwargs: Any
+    ) -> Held:
+        content, body = pack_call(args, kwargs, Content(), "id")
         more = More(actor_class=cls, deadline=deadline)
         envelope = Envelope("id", method, content, body, kind=Kind.ACTOR, more=more)
         return Held(Delivery(1, envelope, f"actor:{cls}:{key}"), 7)
@@ -208,6 +236,19 @@ def test_a_question_that_nobody_waits_for_any_more_is_not_started_on(house: Hous
 def test_what_a_handler_sends_has_the_message_as_its_parent(house: House) -> None:
     assert value_of(house.send("sender")) == "id"
     assert worker_frame() is None
+
+
+@pytest.mark.parametrize("crash", [False, True])
+@pytest.mark.parametrize("in_loop", [False, True])
+def test_the_end_of_a_message_waits_for_the_confirms_of_what_its_handler_told_others(
+    house: House, crash: bool, in_loop: bool
+) -> None:
+    later.waited = False
+    held = house.held("tell_another", crash=crash)
+    outcome = asyncio.run(house.hosting.run_async(held)) if in_loop else house.executor.run(held)
+    assert isinstance(outcome, Outcome)
+    assert outcome.state == (State.FAILURE if crash else State.SUCCESS)
+    assert later.waited
 
 
 def test_sys_exit_leaves_the_child(house: House) -> None:
