@@ -12,7 +12,8 @@ import signal
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 from ...transport.message import Kind, Outcome
 from ...transport.wire.wakeup import Wakeup
@@ -27,6 +28,8 @@ from .leaving import guarded, leave_now
 from .limits import SECOND, Deadlines, ThreadTarget, error_of
 from .station import Station
 from .threads import run_in_thread
+
+T = TypeVar("T")
 
 
 class AsyncioPool:
@@ -95,17 +98,27 @@ class AsyncioPool:
     def _begin(self, runner: int, held: Held) -> None:
         task = self._loop.create_task(self._run(runner, held))
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(partial(self._over, runner, held))
+
+    def _over(self, runner: int, held: Held, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if task.cancelled():
+            # By another body, before its first step: from then on a cancellation is the body's, or is passed over.
+            self._io.ended(runner, self._executor.interrupted(held, asyncio.CancelledError()))
+            self._io.free(runner)
+        else:
+            guarded(task.result)()
 
     async def _run(self, runner: int, held: Held) -> None:
         done = await self._body(runner, held)
         if isinstance(done, Outcome):
             self._io.ended(runner, done)
         else:
-            stored = asyncio.Event()
-            self._io.ended(runner, done, lambda: self._call_soon(stored.set))
-            with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(stored.wait(), HOOKS_PATIENCE / SECOND)
+            stored: asyncio.Future[None] = self._loop.create_future()
+            self._io.ended(runner, done, lambda: self._call_soon(partial(_keep, stored)))
+            patience = self._loop.call_later(HOOKS_PATIENCE / SECOND, _keep, stored)
+            await _whatever_happens(stored)
+            patience.cancel()
             guarded(done.run)()
         self._io.free(runner)
 
@@ -115,9 +128,10 @@ class AsyncioPool:
         elif held.delivery.envelope.kind == Kind.ACTOR and self._hosting is not None:
             body = self._hosting.run_async(held)
         else:
-            return await self._loop.run_in_executor(
+            running = self._loop.run_in_executor(
                 self._threads, run_in_thread, self._executor, held, self._targets[runner]
             )
+            return await _whatever_happens(running)
         position = held.delivery.position
         interruptible = self._interruptibles[position] = Interruptible(body)
         try:
@@ -148,3 +162,20 @@ class AsyncioPool:
 
     def _limits_changed(self, word: LimitsChanged) -> None:
         self._executor.set_limits(word.time_limit, word.soft_time_limit)
+
+
+def _keep(promise: asyncio.Future[None]) -> None:
+    if not promise.done():
+        promise.set_result(None)
+
+
+async def _whatever_happens(future: asyncio.Future[T]) -> T:
+    """Wait for it to the end. A body that cancels every task of its loop does not mean this one, which is ours."""
+    while not future.done():
+        try:
+            await asyncio.wait([future])
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            assert task is not None, "a coroutine runs in a task"
+            task.uncancel()
+    return future.result()

@@ -69,6 +69,8 @@ class IoLoop:
 
     def ended(self, runner: int, done: Done, stored: Callable[[], None] | None = None) -> None:
         """A body is over. `stored` is called, in the owner's thread, once its state is stored, or cannot be."""
+        # Here and not by the owner, whom another body may keep from it: what ends this process next was not this one.
+        self._station.page.runners[runner].finished()
         self.do(lambda: self._take(runner, done, stored))
 
     def free(self, runner: int) -> None:
@@ -95,6 +97,12 @@ class IoLoop:
             if station.over is None and not self._actions:
                 station.pump(self._timeout(boot))
         self._release_waiting(self._boot(), all_of_them=True)
+        while len(self._free) < len(self._began) and not station.abandoned:
+            # What comes after the last bodies: hooks would be cut off by the end of the process.
+            self._wakeup.clear()
+            while self._actions:
+                self._actions.popleft()()
+            station.pump(STOPPING_MILLISECONDS)
 
     def _hand_out(self) -> None:
         station, free = self._station, self._free
@@ -114,7 +122,7 @@ class IoLoop:
         outcome = done if isinstance(done, Outcome) else done.outcome
         boot, began = self._boot(), self._began[runner]
         self._began[runner] = 0
-        station.finished(outcome, began, boot, runner)
+        station.finished(outcome, began, boot, runner, marked=True)
         if stored is not None:
             station.settle(boot)
             wait = isinstance(done, Afterwards) and done.wait

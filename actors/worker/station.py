@@ -104,13 +104,17 @@ class Station:
             page.runners[runner].started(held.delivery.position, held.lease)
         return held
 
-    def finished(self, outcome: Outcome, began: int, boot: int, runner: int = 0) -> None:
-        """Take what became of this runner's body; settle if it is time for that."""
+    def finished(self, outcome: Outcome, began: int, boot: int, runner: int = 0, *, marked: bool = False) -> None:
+        """Take what became of this runner's body; settle if it is time for that.
+
+        `marked`: its runner has marked it as finished.
+        """
         page = self.page
         outcome.runtime = boot - began
         encoded = _encode(outcome)
         page.pend(encoded)
-        page.runners[runner].finished()
+        if not marked:
+            page.runners[runner].finished()
         if self.consumer.finished(outcome, encoded, boot, runner):
             self.settle(boot)
 
@@ -123,8 +127,9 @@ class Station:
             number = self._attachment.add(partial(_settle, outcomes))
             placed = page.put_settle(number, self._attachment.encoded(number))
             marks = consumer.sent(number, batch, placed, boot)
-            # What found no place stays among the pending, as far as it fitted there, until it is applied.
-            if placed and not consumer.outcomes:
+            # What found no place stays among the pending, as far as it fitted there, until it is applied; and with it
+            # what came after it.
+            if marks is not None and not consumer.outcomes:
                 page.clear_pending()
             if marks is not None:
                 self._mark_settled(marks)

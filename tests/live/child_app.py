@@ -118,6 +118,27 @@ def hooked() -> int:
     return 1
 
 
+class HookedSlowly(Task[..., Any]):
+    def on_success(self, retval: Any, task_id: str, args: Any, kwargs: Any) -> None:
+        gate_wait()
+        with open(os.environ["CHILD_GATE"] + ".hook", "w") as file:
+            file.write("done")
+
+
+@app.task(base=HookedSlowly)
+def hooked_slowly() -> int:
+    return 1
+
+
+@app.task
+async def cancel_everything() -> int:
+    """Cancel all tasks of the loop but this one, as careless programs do."""
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    return len(others)
+
+
 @app.task
 def log_inside() -> None:
     logging.getLogger("greenroom.task").warning("from inside")

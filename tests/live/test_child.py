@@ -373,6 +373,32 @@ def test_s22_a_hook_runs_after_the_state_was_stored(site: Site, pool: str, slots
     assert eventually(lambda: written.exists() and written.read_text()) == "SUCCESS True"
 
 
+@pytest.mark.parametrize(("pool", "slots"), POOLS)
+def test_a_child_that_leaves_lets_the_hooks_of_its_last_task_come_to_their_end(
+    site: Site, pool: str, slots: int
+) -> None:
+    child = site.child(pool=pool, slots=slots, max_tasks=1).wait_until_ready()
+    assert child_app.hooked_slowly.delay().get(timeout=PATIENCE_SECONDS) == 1
+    site.open_gate()
+    assert child.next_word() == Leaving("max tasks")
+    assert child.wait() == 0
+    assert (site.folder / "gate.hook").read_text() == "done"
+
+
+def test_a_body_that_cancels_every_task_of_the_loop_stops_no_other_body(site: Site) -> None:
+    child = site.child(pool="asyncio", slots=4).wait_until_ready()
+    plain, waiting = child_app.gate.delay(), child_app.wait_until_interrupted.delay()
+    eventually(lambda: len(child.page().ring) == 2)
+    child_app.cancel_everything.delay().get(timeout=PATIENCE_SECONDS)
+    with pytest.raises(Exception, match=r"^$"):
+        # It waited in the loop, and was cancelled like anybody there: that is its own end.
+        waiting.get(timeout=PATIENCE_SECONDS)
+    site.open_gate()
+    assert plain.get(timeout=PATIENCE_SECONDS) == child.process.pid
+    assert child_app.hooked.delay().get(timeout=PATIENCE_SECONDS) == 1
+    child.stop()
+
+
 def test_d19_nothing_starts_while_the_node_does_not_hear_its_broker(site: Site) -> None:
     child = site.child().wait_until_ready()
     assert child_app.add.delay(1, 1).get(timeout=PATIENCE_SECONDS) == 2
