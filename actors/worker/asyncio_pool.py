@@ -139,6 +139,9 @@ class AsyncioPool:
             return done
         except (SoftTimeLimitExceeded, Terminated) as error:
             return self._executor.interrupted(held, error)
+        except Exception as error:
+            # Whoever waits for the result learns of it; the process goes on, with what else runs in it.
+            return self._executor.broken(held, error)
         except SystemExit as error:
             leave_now(error)
         finally:

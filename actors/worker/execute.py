@@ -14,6 +14,7 @@ with all that may stand around a body: `_begin`, the body, then `_returned` or `
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 import msgspec
 
 from ...transport import payload_msgpack
-from ...transport.errors import GreenroomError, SecurityError
+from ...transport.errors import DecodeError, GreenroomError, SecurityError
 from ...transport.message import Envelope, Flag, Kind, More, Outcome, State
 from .. import signals
 from ..bodies import unpack_call
@@ -246,7 +247,11 @@ class Executor:
         """Everything before the body: a call that is ready to run, or why there is none."""
         envelope = held.delivery.envelope
         if envelope.kind != _TASK:
-            return self.others[envelope.kind].run(held)
+            other = self.others.get(envelope.kind)
+            if other is None:
+                text = f"message {envelope.id} is of kind {envelope.kind}, which this worker does not know"
+                return self.undecodable(held, DecodeError(text))
+            return other.run(held)
         handling = self._handling(envelope.name)
         if handling is None:
             return self._unknown(held)
@@ -406,6 +411,13 @@ class Executor:
         if isinstance(error, SecurityError):
             return self.outcomes.refused(held, failure)
         return self.outcomes.failed(held, failure)
+
+    def broken(self, held: Held, error: Exception) -> Outcome:
+        """The outcome of a delivery that raised where nothing should: the process has others to run."""
+        with contextlib.suppress(Exception):
+            # It may be the application's log that raises.
+            self.log.failed(held.delivery.envelope, None, error, ExceptionInfo(error))
+        return self.outcomes.failed(held, describe(error))
 
     def interrupted(self, held: Held, error: BaseException) -> Outcome:
         """The outcome of a delivery whose body was interrupted just before or after its own code."""

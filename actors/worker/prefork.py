@@ -92,6 +92,10 @@ class Prefork:
             # It hit beside the body, in what surrounds it.
             self._armed = False
             return self._executor.interrupted(held, error)
+        except Exception as error:
+            # Whoever waits for the result learns of it; the process goes on.
+            self._armed = False
+            return self._executor.broken(held, error)
 
     def _finish(self, done: Afterwards, began: int, boot: int) -> None:
         """Settle, wait for the broker's word if hooks are due, and run what comes afterwards."""

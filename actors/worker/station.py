@@ -42,6 +42,7 @@ from .events import (
     Welcomed,
 )
 from .pipe import Pipe
+from .underway import StatesUnderway
 
 #: How long an idle child sleeps at most before it looks at the time.
 IDLE_MILLISECONDS: Final = 1_000
@@ -89,6 +90,7 @@ class Station:
         self.end_now: Callable[[str], None] = lambda _: None
         self._line = line
         self._pipe = pipe
+        self._states = StatesUnderway()
         self._attachment = line.attachment
         self._do: Callable[[Callable[[], None]], None] = self._do_locked
         self._measures_memory = consumer.settings.max_memory_kib > 0
@@ -145,12 +147,14 @@ class Station:
     # --- for any thread, owner or not ----------------------------------------------------------------------------
 
     def progress(self, held: Held, result: bytes) -> None:
-        """Send a state that a body has named."""
+        """Send a state that a body has named, unless too many are underway."""
         position, lease = held.delivery.position, held.lease
 
         def send() -> None:
-            self._say_numbered(lambda number: Progress(number, [position], [lease], [result]))
-            self._line.send()
+            if self._states.fits(len(result)):
+                number = self._say_numbered(lambda number: Progress(number, [position], [lease], [result]))
+                self._states.said(number, len(result))
+                self._line.send()
 
         self._do(send)
 
@@ -230,6 +234,7 @@ class Station:
             if type(verb) is Applied and verb.number > self.applied:
                 self.applied = verb.number
         self.page.drop_settles(self.applied)
+        self._states.applied(self.applied)
         was_attached = self.consumer.attached
         self.apply(Received(verbs))
         if self.consumer.attached and not was_attached:
@@ -263,8 +268,10 @@ class Station:
                 self.settle(self.clock().boot)
                 self.end_now(effect.reason)
 
-    def _say_numbered(self, make: Callable[[int], ToBroker]) -> None:
-        self.consumer.said(self._attachment.add(make))
+    def _say_numbered(self, make: Callable[[int], ToBroker]) -> int:
+        number = self._attachment.add(make)
+        self.consumer.said(number)
+        return number
 
     def _mark_settled(self, runners: list[int]) -> None:
         if self._one_runner:

@@ -69,6 +69,9 @@ def run_in_thread(executor: Executor, held: Held, target: ThreadTarget) -> Done:
     except (SoftTimeLimitExceeded, Terminated) as error:
         # It hit beside the body, in what surrounds it.
         done = executor.interrupted(held, error)
+    except Exception as error:
+        # Whoever waits for the result learns of it; the process goes on, with what else runs in it.
+        done = executor.broken(held, error)
     except SystemExit as error:
         leave_now(error)
     finally:
