@@ -7,9 +7,15 @@ means that the parent is gone: the child ends at once (PDEATHSIG does the same f
 
 from __future__ import annotations
 
+from typing import Final
+
 import msgspec
 
 from ...transport.verbs import ChildKind
+
+POOLS: Final = ("prefork", "threads", "asyncio", "solo")
+#: Processes, threads or coroutines of one pool. More are a mistake in a number rather than a wish.
+CHILDREN_MAX: Final = 4096
 
 
 class ChildConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,6 +47,17 @@ class ChildConfig(msgspec.Struct, frozen=True, kw_only=True):
     modules: list[str] = []
     signing_key: bytes = b""
     settings: dict[str, str | int | float | bool | None] = {}
+
+
+class Wish(msgspec.Struct, frozen=True):
+    """What an application's settings say of the worker that is to run it, where the worker was not told."""
+
+    #: prefork, threads, asyncio or solo; empty: it does not say.
+    pool: str = ""
+    #: 0: it does not say.
+    concurrency: int = 0
+    #: Why its settings cannot be, in a sentence; empty: they can.
+    wrong: str = ""
 
 
 # --- from a child ------------------------------------------------------------------------------------------------

@@ -80,7 +80,7 @@ def dev(
     bind: str,
     data: str,
     concurrency: int,
-    pool: str,
+    pool: str | None,
     mailboxes: list[str],
     reload: bool,
     folders: tuple[str, ...],

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 
+from ...actors.worker.control import POOLS
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 DEFAULT_BROKER = "tcp://127.0.0.1:5670"
@@ -96,28 +98,34 @@ def app_option(text: str, *, default: str | None = "") -> Callable[[F], F]:
     return click.option("-A", "--app", required=default is None, metavar="MODULE[:APP]", help=text, **given)
 
 
-def concurrency_option(default: str) -> Callable[[F], F]:
-    """How much runs at once."""
+def concurrency_option(default: str | None) -> Callable[[F], F]:
+    """How much runs at once. With no default it is None where it is not given: the application may say."""
     return click.option(
         "-c",
         "--concurrency",
         type=Concurrency(),
         default=default,
-        show_default=True,
+        show_default="worker_concurrency, else auto" if default is None else True,
         help="Processes (or threads, or coroutines); auto: one a processor.",
     )
 
 
 def pool_option(function: F) -> F:
-    """How tasks run."""
+    """How tasks run; None where it is not given: the application may say."""
     return click.option(
         "-P",
         "--pool",
-        type=click.Choice(["prefork", "threads", "asyncio", "solo"]),
-        default="prefork",
-        show_default=True,
+        type=click.Choice(POOLS),
+        default=None,
+        show_default="worker_pool, else prefork",
         help="How tasks run.",
     )(function)
+
+
+def worker_shape(pool: str | None, concurrency: int | None) -> dict[str, Any]:
+    """Return the fields of a `NodeConfig` for these two options."""
+    open_to_app = [name for name, value in (("pool", pool), ("concurrency", concurrency)) if value is None]
+    return {"pool": pool or "prefork", "concurrency": concurrency or 0, "open_to_app": open_to_app}
 
 
 def mailboxes_option(function: F) -> F:

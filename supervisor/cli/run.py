@@ -36,7 +36,7 @@ EXIT_INTERRUPTED = 128 + signal.SIGINT
 def run(
     app: str,
     concurrency: int,
-    pool: str,
+    pool: str | None,
     mailboxes: list[str],
     data: str,
     loglevel: str,

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from ..cluster.broker import BrokerConfig
 from ..cluster.config import NodeConfig
 from ..cluster.launch import BROKER, BROKER_STOP, NODE, Launched
+from .options import worker_shape
 
 READY_SECONDS = 30.0
 STOP_SECONDS = 30.0
@@ -25,13 +26,14 @@ def broker_process(config: BrokerConfig) -> Generator[Launched]:
         broker.stop(STOP_SECONDS, BROKER_STOP)
 
 
-def start_node(app: str, address: str, *, concurrency: int, pool: str, mailboxes: list[str], loglevel: str) -> Launched:
-    """Start a worker node; the caller waits until it is ready, and stops it."""
+def start_node(
+    app: str, address: str, *, concurrency: int | None, pool: str | None, mailboxes: list[str], loglevel: str
+) -> Launched:
+    """Start a worker node; the caller waits until it is ready, and stops it. None: as the application says."""
     config = NodeConfig(
         app=app,
         broker=address,
-        pool=pool,
-        concurrency=concurrency,
+        **worker_shape(pool, concurrency),
         mailboxes=mailboxes,
         loglevel=loglevel.upper(),
         path=[os.getcwd()],

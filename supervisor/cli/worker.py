@@ -12,6 +12,7 @@ import click
 import msgspec
 
 from ...actors.connecting import addresses_of
+from ...actors.worker.wishes import wish_of
 from ...transport.errors import GreenroomError
 from ..cluster.config import DEFAULT_NAME, NodeConfig
 from ..cluster.logs import set_up_logging
@@ -25,6 +26,7 @@ from .options import (
     loglevel_option,
     mailboxes_option,
     pool_option,
+    worker_shape,
 )
 from .output import fail, own_tasks, print_fields, print_json
 
@@ -40,7 +42,7 @@ _FIXED_SIGNALS = {signal.SIGKILL, signal.SIGSTOP}
 @click.command()
 @app_option("The application, as a module or an attribute of one.")
 @broker_option
-@concurrency_option("auto")
+@concurrency_option(None)
 @pool_option
 @mailboxes_option
 @click.option(
@@ -97,7 +99,11 @@ def worker(**options: Any) -> None:
 
 
 def run_worker(options: dict[str, Any], app_blob: bytes, signing_key: bytes) -> int:
-    """Run a node by the options of `greenroom worker`; return its exit code."""
+    """Run a node by the options of `greenroom worker`; return its exit code.
+
+    What `pool` and `concurrency` leave open (None) is the application's to say; its spawner asks it, and cannot ask
+    one that is sent by value.
+    """
     if options["workdir"]:
         os.chdir(options["workdir"])
     set_up_logging(options["loglevel"].upper())
@@ -108,8 +114,7 @@ def run_worker(options: dict[str, Any], app_blob: bytes, signing_key: bytes) -> 
         app_blob=app_blob,
         broker=options["broker"],
         name=options["hostname"],
-        pool=options["pool"],
-        concurrency=options["concurrency"],
+        **worker_shape(options["pool"], options["concurrency"]),
         mailboxes=options["mailboxes"],
         loglevel=options["loglevel"].upper(),
         max_tasks=options["max_tasks_per_child"],
@@ -138,7 +143,13 @@ def run_for_app(app: App, arguments: list[str]) -> int:
         if app.signing_key is None:
             # For this process alone: the application goes to children of its own.
             app.signing_key = secrets.token_bytes(32)
-        return run_worker({**context.params, "app": ""}, app.ship(), app.signing_key)
+        options = {**context.params, "app": ""}
+        wish = wish_of(app, [name for name in ("pool", "concurrency") if options[name] is None])
+        if wish.wrong:
+            raise click.UsageError(wish.wrong)
+        options["pool"] = options["pool"] or wish.pool
+        options["concurrency"] = wish.concurrency if options["concurrency"] is None else options["concurrency"]
+        return run_worker(options, app.ship(), app.signing_key)
     except click.exceptions.Exit as done:
         # --help
         return done.exit_code

@@ -11,10 +11,10 @@ import socket
 
 import msgspec
 
+from ...actors.worker.control import CHILDREN_MAX, POOLS
 from ...transport.errors import GreenroomError
-from ..pool.limits import CHILDREN_MAX, PoolLimits
+from ..pool.limits import PoolLimits
 
-POOLS = ("prefork", "threads", "asyncio", "solo")
 DEFAULT_NAME = "celery@%h"
 
 
@@ -36,6 +36,8 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
     pool: str = "prefork"
     #: 0: as many as this process may use processors.
     concurrency: int = 0
+    #: Of "pool" and "concurrency", what nobody has said: the application's settings go before what stands above.
+    open_to_app: list[str] = []
     mailboxes: list[str] = []
     loglevel: str = "INFO"
     max_tasks: int = 0

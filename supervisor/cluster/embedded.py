@@ -24,12 +24,13 @@ from types import TracebackType
 from typing import Any
 
 from ...actors.app import App
+from ...actors.worker.control import POOLS
 from ...transport import requests
 from ...transport.broker.settings import BrokerSettings
 from ...transport.errors import EncodeError, GreenroomError
 from ...transport.verbs import Durability, Op
 from .broker import BrokerConfig
-from .config import POOLS, NodeConfig
+from .config import NodeConfig
 from .launch import BROKER, BROKER_STOP, COLD, NODE, WARM, Launched, address_in
 from .logs import LEVELS
 

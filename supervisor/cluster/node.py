@@ -34,8 +34,9 @@ from ...transport.clock import MICROSECONDS, Clock, system_now
 from ...transport.errors import GreenroomError
 from ...transport.page import DamagedPage, PageContents
 from ...transport.peer.attachment import Attached, Attachment, Detached, Ended, Passed, Refused
+from ...transport.peer.line import News
 from ...transport.verbs import Applied, ChildKind, FromBroker, Role, Spawn, Terminate, Trouble
-from ...transport.wire.line import Line, News
+from ...transport.wire.line import SocketLine
 from ...transport.wire.wakeup import Wakeup
 from ..pool.events import (
     BrokerReachable,
@@ -141,7 +142,7 @@ class Node:
             pid=os.getpid(),
             pinged=True,
         )
-        self._line = Line(self._attachment, clock, (self._selector.fileno(),))
+        self._line = SocketLine(self._attachment, clock, (self._selector.fileno(),))
         self._reports = Reports(self._attachment, self.session)
         spawner = SpawnerConfig(
             control=-1,
@@ -153,9 +154,10 @@ class Node:
             path=config.path,
             body=config.body,
             preload=config.preload and not config.app_blob,
+            open_to_app=config.open_to_app,
         )
         self._pool = Pool(
-            PoolMachine(self._limits, config.pool),
+            PoolMachine(self._limits, config.pool, config.open_to_app),
             self._selector,
             spawner,
             child=self._child_config,
@@ -332,8 +334,8 @@ class Node:
                     name=self.name,
                     session=self.session,
                     broker=self._config.broker,
-                    pool=self._config.pool,
-                    concurrency=self._limits.concurrency,
+                    pool=ready.pool,
+                    concurrency=ready.concurrency,
                     mailboxes=ready.mailboxes,
                     tasks=ready.tasks,
                 )

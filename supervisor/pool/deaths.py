@@ -8,7 +8,7 @@ from __future__ import annotations
 import signal
 
 from ..reasons import ExitReason, crashed
-from .events import ChildEnded
+from .events import Bury, ChildEnded
 from .members import Member
 
 #: Signals of a crash of the program itself; SIGKILL and SIGTERM come from elsewhere.
@@ -56,3 +56,19 @@ def is_orderly(member: Member, ended: ChildEnded) -> bool:
     """
     by_stop = member.ended_by_stop or ended.exit_code == 0 or ended.signal in _POLITE
     return member.asked and by_stop and not member.watches.timed_out
+
+
+def burial(member: Member, ended: ChildEnded) -> Bury:
+    """Put together what is to be told of it."""
+    watches = member.watches
+    return Bury(
+        member.number,
+        member.pid,
+        ended.exit_code,
+        ended.signal,
+        ended.oom,
+        ended.max_rss_kib,
+        watches.timed_out,
+        watches.terminated,
+        is_orderly(member, ended),
+    )

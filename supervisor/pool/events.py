@@ -10,7 +10,7 @@ import enum
 
 import msgspec
 
-from ...actors.worker.control import FromChild, ToChild
+from ...actors.worker.control import FromChild, ToChild, Wish
 from ...transport.verbs import ChildKind
 
 
@@ -33,9 +33,10 @@ class StartPool(msgspec.Struct, frozen=True):
 
 
 class SpawnerUp(msgspec.Struct, frozen=True):
-    """This spawner takes orders now."""
+    """This spawner takes orders now. `wish`: what the application, which it has imported, says of the worker."""
 
     generation: int
+    wish: Wish = Wish()
 
 
 class SpawnerEnded(msgspec.Struct, frozen=True):
@@ -218,10 +219,15 @@ class Bury(msgspec.Struct, frozen=True):
 
 
 class PoolReady(msgspec.Struct, frozen=True):
-    """For the first time all ordinary children are ready: the tasks that they can run, the mailboxes they serve."""
+    """For the first time all ordinary children are ready: the tasks that they can run, the mailboxes they serve.
+
+    `pool` and `concurrency` are what the worker has become, where the application had a say in it.
+    """
 
     tasks: list[str]
     mailboxes: list[str] = []
+    pool: str = ""
+    concurrency: int = 0
 
 
 class Notice(msgspec.Struct, frozen=True):

@@ -7,12 +7,10 @@ from __future__ import annotations
 
 import msgspec
 
+from ...actors.worker.control import CHILDREN_MAX
 from ...transport.clock import MICROSECONDS
 from ...transport.verbs import ChildKind
 from ..spec import Backoff
-
-#: Processes of one pool. More are a mistake in a number rather than a wish.
-CHILDREN_MAX = 4096
 
 
 class PoolLimits(msgspec.Struct, frozen=True, kw_only=True):

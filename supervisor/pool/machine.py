@@ -6,13 +6,14 @@ The states of a child are in `members`. The pool is
 
     new -> running -> warm -> cold -> hard -> over          (it may skip states, and never goes back)
 
-* *running*: of each kind as many children are kept as are wanted: ordinary ones by the limits, those for
-  suspects and for actors as many as the broker asked for at some time (`SpawnAsked`), within the limits. A
-  child that ends is replaced at once. One that ends before it was ready, or that crashes soon after without
-  having run anything, is a *failed start*: it passes the window (`intensity`) and delays the next fork
-  (`backoff`); one too many, and the pool gives up. One that dies of what it runs is its task's fault: the pool
-  never gives up for that, but when too many of them die, their successors wait (`pace`), and the log and the
-  status say so. So a broken application is no fork loop, whether it breaks at its start or in each task.
+* *running*: where the application has a say in what the worker is, its word comes first (`opening`). Of each
+  kind as many children are kept as are wanted: ordinary ones by the limits, those for suspects and for actors
+  as many as the broker asked for at some time (`SpawnAsked`), within the limits. A child that ends is replaced
+  at once. One that ends before it was ready, or that crashes soon after without having run anything, is a
+  *failed start*: it passes the window (`intensity`) and delays the next fork (`backoff`); one too many, and the
+  pool gives up. One that dies of what it runs is its task's fault: the pool never gives up for that, but when
+  too many of them die, their successors wait (`pace`), and the log and the status say so. So a broken
+  application is no fork loop, whether it breaks at its start or in each task.
 * *warm*: nothing is forked any more; children were told to stop and take the time that they need.
 * *cold*: also SIGTERM, then SIGKILL follow, and nothing that ran is blamed. A pool that gives up ends so.
 * *hard*: SIGKILL.
@@ -35,7 +36,7 @@ are ignored: they race.
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from enum import IntEnum
 from typing import Any
 
@@ -47,7 +48,6 @@ from . import deaths, notices
 from .endings import Endings
 from .events import (
     BrokerReachable,
-    Bury,
     ChildEnded,
     Exit,
     Fork,
@@ -76,6 +76,7 @@ from .events import (
 )
 from .limits import PoolLimits
 from .members import Member, MemberState, Roll
+from .opening import Opening
 from .pace import PACED, Pace
 from .spawners import Spawners
 from .starts import Starts
@@ -103,13 +104,16 @@ class _Mode(IntEnum):
 
 
 class PoolMachine:
-    """The children of one worker node. `kind` is its pool: prefork, threads, asyncio or solo."""
+    """The children of one worker node. `kind` is its pool: prefork, threads, asyncio or solo.
 
-    def __init__(self, limits: PoolLimits, kind: str = "prefork") -> None:
+    Of "pool" and "concurrency" the application may say what is in `open_to_app`.
+    """
+
+    def __init__(self, limits: PoolLimits, kind: str = "prefork", open_to_app: Collection[str] = ()) -> None:
         self.limits = limits
         self._mode = _Mode.NEW
         self._roll = Roll()
-        self._strength = Strength(limits, kind)
+        self._strength = Strength(Opening(limits, kind, open_to_app))
         self._reachable = False
         self._spawners = Spawners()
         self._endings = Endings(limits, self._spawners)
@@ -157,7 +161,7 @@ class PoolMachine:
         """Return the boot time (microseconds) at which a `Tick` is wanted, or None."""
         if self._mode is _Mode.OVER:
             return None
-        dues = [self._roll.next_due(), self._cold_due]
+        dues = [self._roll.next_due(), self._cold_due, self._strength.opening.due]
         if self._mode is _Mode.RUNNING:
             dues += [self._fork_due(kind) for kind in self._missing()]
             dues.append(self._pace.next_release())
@@ -173,6 +177,7 @@ class PoolMachine:
     def _start(self, _: StartPool, now: int) -> None:
         if self._mode is _Mode.NEW:
             self._mode = _Mode.RUNNING
+            self._strength.opening.begin(now)
             self._start_spawner()
 
     def _start_spawner(self) -> None:
@@ -180,6 +185,9 @@ class PoolMachine:
 
     def _spawner_up(self, event: SpawnerUp, now: int) -> None:
         self._spawners.came_up(event.generation)
+        if (wrong := self._strength.settle(event.wish)) and self._mode is _Mode.RUNNING:
+            self._effect(notices.unusable(Unusable(wrong)))
+            self._give_up(EXIT_UNUSABLE, wrong, now)
 
     def _spawner_ended(self, event: SpawnerEnded, now: int) -> None:
         if not self._spawners.remove(event.generation):
@@ -257,7 +265,7 @@ class PoolMachine:
         up = sum(member.state is MemberState.READY for member in members)
         if not self._announced and up >= self._strength.wanted(ChildKind.POOL):
             self._announced = True
-            self._effect(PoolReady(self._tasks, self._mailboxes))
+            self._effect(PoolReady(self._tasks, self._mailboxes, self._strength.pool, self._strength.concurrency))
 
     def _ended(self, event: ChildEnded, now: int) -> None:
         member = self._roll.get(event.number)
@@ -324,19 +332,7 @@ class PoolMachine:
 
     def _bury(self, member: Member, event: ChildEnded) -> None:
         self._roll.remove(member.number)
-        self._effect(
-            Bury(
-                member.number,
-                member.pid,
-                event.exit_code,
-                event.signal,
-                event.oom,
-                event.max_rss_kib,
-                member.watches.timed_out,
-                member.watches.terminated,
-                deaths.is_orderly(member, event),
-            )
-        )
+        self._effect(deaths.burial(member, event))
 
     # ---- what the broker asks for ----
 
@@ -436,6 +432,7 @@ class PoolMachine:
     # ---- time ----
 
     def _tick(self, _: Tick, now: int) -> None:
+        self._strength.tick(now)
         if self._cold_due is not None and self._cold_due <= now:
             self._enter(_Mode.COLD, now)
         for member in self._roll:
@@ -468,7 +465,7 @@ class PoolMachine:
 
     def _missing(self) -> list[ChildKind]:
         """Return the kinds of the children that have to be forked."""
-        if self._spawners.is_killed(self._spawners.current):
+        if self._strength.opening.waiting or self._spawners.is_killed(self._spawners.current):
             return []
         return self._strength.missing(self._roll, self._spawners.current)
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import msgspec
 
+from ...actors.worker.control import Wish
+
 
 class SpawnerConfig(msgspec.Struct, frozen=True, kw_only=True):
     """What a spawner needs to know; it stands in its command line, so nothing secret is in it."""
@@ -30,6 +32,10 @@ class SpawnerConfig(msgspec.Struct, frozen=True, kw_only=True):
     preload: bool = True
     #: Why not, for the log.
     reason: str = ""
+    #: What the application may say of its worker (`NodeConfig.open_to_app`), and what it said before this spawner
+    #: executed itself anew.
+    open_to_app: list[str] = []
+    wish: Wish = Wish()
 
 
 # --- to a spawner ------------------------------------------------------------------------------------------------
@@ -59,9 +65,13 @@ IMPORT_FAILED = "its import failed"
 
 
 class TakesOrders(msgspec.Struct, frozen=True, tag="up"):
-    """The spawner is at work. `reason`: why the application could not be imported before the fork; else empty."""
+    """The spawner is at work. `reason`: why the application could not be imported before the fork; else empty.
+
+    `wish`: what it says of its worker, if it could be imported at all.
+    """
 
     reason: str = ""
+    wish: Wish = Wish()
 
 
 class HasForked(msgspec.Struct, frozen=True, tag="forked"):

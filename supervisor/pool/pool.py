@@ -187,11 +187,11 @@ class Pool:
     def _spawner_readable(self, link: SpawnerLink) -> None:
         for answer in link.answers():
             match answer:
-                case TakesOrders(reason):
+                case TakesOrders(reason, wish):
                     if reason and not reason.startswith(IMPORT_FAILED):
                         text = f"the application is not imported before the fork: {reason}"
                         self._notice(Notice("not_preloaded", text))
-                    self.tell(SpawnerUp(link.generation))
+                    self.tell(SpawnerUp(link.generation, wish))
                 case HasForked(number, pid):
                     process = self._processes.get(number)
                     if process is not None:

@@ -37,8 +37,9 @@ import msgspec
 
 from ...actors.imports import import_task_modules
 from ...actors.worker.child import run_child
-from ...actors.worker.control import ChildConfig
+from ...actors.worker.control import ChildConfig, Wish
 from ...actors.worker.load import find_app
+from ...actors.worker.wishes import wish_of
 from .channel import Channel
 from .kernel import (
     adopt_orphans,
@@ -99,7 +100,7 @@ class Spawner:
         self._wake_write = wake_write
         signal.signal(signal.SIGCHLD, _notice)
         signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
-        self._answer(TakesOrders(config.reason))
+        self._answer(TakesOrders(config.reason, config.wish))
 
     def run(self) -> None:
         """Work until the node's parent is gone."""
@@ -228,24 +229,27 @@ def load_body(name: str) -> Body:
     return body
 
 
-def preload(config: SpawnerConfig) -> str:
-    """Import the application; return why this process can't be forked with it, or nothing."""
+def preload(config: SpawnerConfig) -> tuple[str, Wish]:
+    """Import the application; return why this process can't be forked with it, or nothing, and what it wishes."""
+    wish = Wish()
     try:
         if config.body:
             # Not a worker's child, so it is no application of ours that it runs.
             importlib.import_module(config.app.partition(":")[0])
         else:
-            import_task_modules(find_app(config.app))
+            app = find_app(config.app)
+            import_task_modules(app)
+            wish = wish_of(app, config.open_to_app)
         for module in config.modules:
             importlib.import_module(module)
     except BaseException as error:
         # Its children import it again, and tell the node what is wrong with it.
-        return f"{IMPORT_FAILED}: {type(error).__name__}: {error}"
+        return f"{IMPORT_FAILED}: {type(error).__name__}: {error}", wish
     threads = threads_of_this_process()
     if threads > 1 or threading.active_count() > 1:
         names = ", ".join(thread.name for thread in threading.enumerate()[1:]) or "not Python's"
-        return f"its import starts threads ({threads - 1}: {names}), which do not survive a fork"
-    return ""
+        return f"its import starts threads ({threads - 1}: {names}), which do not survive a fork", wish
+    return "", wish
 
 
 def main(arguments: list[str]) -> int:
@@ -266,10 +270,11 @@ def main(arguments: list[str]) -> int:
     gc.disable()
     body = load_body(config.body)
     if config.preload and config.app:
-        reason = preload(config)
+        reason, wish = preload(config)
         _flush()
+        config = msgspec.structs.replace(config, preload=not reason, reason=reason, wish=wish)
         if reason:
-            _execute_again(msgspec.structs.replace(config, preload=False, reason=reason))
+            _execute_again(config)
     gc.collect()
     gc.freeze()
     spawner = Spawner(config, body)

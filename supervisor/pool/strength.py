@@ -9,23 +9,53 @@ than wanted may be there: the next one to take over. An old one goes when enough
 
 from __future__ import annotations
 
+from ...actors.worker.control import CHILDREN_MAX, Wish
 from ...transport.verbs import ChildKind
-from .limits import CHILDREN_MAX, PoolLimits
 from .members import Member, MemberState, Roll
+from .opening import Opening
 
 KINDS = (ChildKind.POOL, ChildKind.QUARANTINE, ChildKind.ACTORS)
 
 
 class Strength:
-    """The wanted numbers of children; `pool` is prefork, threads, asyncio or solo."""
+    """The wanted numbers of children, of a pool that its opening describes."""
 
-    __slots__ = ("_limits", "_wanted", "pool")
+    __slots__ = ("_wanted", "opening")
 
-    def __init__(self, limits: PoolLimits, pool: str) -> None:
-        self.pool = pool
-        self._limits = limits
-        ordinary = limits.concurrency if pool == "prefork" else 1
-        self._wanted = {ChildKind.POOL: ordinary, ChildKind.QUARANTINE: 0, ChildKind.ACTORS: 0}
+    def __init__(self, opening: Opening) -> None:
+        self.opening = opening
+        self._wanted = {ChildKind.POOL: self._ordinary, ChildKind.QUARANTINE: 0, ChildKind.ACTORS: 0}
+
+    @property
+    def pool(self) -> str:
+        """prefork, threads, asyncio or solo."""
+        return self.opening.pool
+
+    @property
+    def concurrency(self) -> int:
+        """How many bodies of tasks run at once."""
+        return self.opening.limits.concurrency
+
+    @property
+    def _ordinary(self) -> int:
+        return self.concurrency if self.pool == "prefork" else 1
+
+    def settle(self, wish: Wish) -> str:
+        """Become what the application wishes, as far as it has a say; return why that cannot be, or nothing.
+
+        What the broker has asked for already stays.
+        """
+        if not self.opening.waiting:
+            return ""
+        if not wish.wrong:
+            self.opening.settle(wish)
+            self._wanted[ChildKind.POOL] = self._ordinary
+        return wish.wrong
+
+    def tick(self, now: int) -> None:
+        """Time has passed: the application may have been waited for long enough."""
+        if (due := self.opening.due) is not None and due <= now:
+            self.settle(Wish())
 
     def wanted(self, kind: ChildKind) -> int:
         """Return how many children of this kind there should be."""
@@ -35,15 +65,15 @@ class Strength:
         """Return how a child of this kind runs bodies: its pool, and its slots."""
         shared = self.pool if self.pool in ("threads", "asyncio") else ""
         if kind == ChildKind.POOL:
-            return self.pool, self._limits.concurrency if shared else 1
+            return self.pool, self.concurrency if shared else 1
         if kind == ChildKind.ACTORS:
-            return shared or "threads", max(self._limits.actor_slots, self._limits.concurrency)
+            return shared or "threads", max(self.opening.limits.actor_slots, self.concurrency)
         # A suspect runs alone in a process of its own, whatever the pool (spec D25); its coroutine needs its loop.
         return "asyncio" if shared == "asyncio" else "prefork", 1
 
     def ask(self, kind: ChildKind, count: int) -> int:
         """Want at least `count` children of a kind, within the limits; return the limit."""
-        most = self._limits.most(kind)
+        most = self.opening.limits.most(kind)
         self._wanted[kind] = max(self._wanted[kind], min(count, most))
         return most
 

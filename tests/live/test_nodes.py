@@ -309,6 +309,35 @@ def test_a_hard_time_limit_of_the_workers_own_is_told_as_that(start: StartWorker
     assert str(result.get(timeout=RESULT_SECONDS, propagate=False)) == "TimeLimitExceeded(0.2,)"
 
 
+@pytest.mark.parametrize(
+    ("arguments", "environment", "shape"),
+    [
+        ([], {}, ("threads", 3)),
+        (["-c", "1"], {}, ("threads", 1)),
+        (["-P", "prefork"], {}, ("prefork", 3)),
+        (["-P", "solo"], {"SHAPED_POOL": "gevent"}, ("solo", 1)),
+        ([], {"SHAPED_POOL": "processes", "SHAPED_THREAD": "1"}, ("prefork", 3)),
+    ],
+)
+def test_the_applications_settings_shape_a_worker_where_its_command_line_does_not(
+    cluster: Cluster, mailbox: str, arguments: list[str], environment: dict[str, str], shape: tuple[str, int]
+) -> None:
+    worker = cluster.start_worker("shaped_app", "-Q", mailbox, *arguments, environment=environment)
+    try:
+        banner = worker.banner()
+        assert (banner["pool"], banner["concurrency"]) == shape
+        assert sum(child.slots for child in cluster.children(worker)) == shape[1]
+    finally:
+        worker.kill()
+
+
+def test_a_pool_that_the_settings_name_and_that_is_not_there_is_told(cluster: Cluster, mailbox: str) -> None:
+    environment = {"SHAPED_POOL": "gevent"}
+    worker = cluster.start_worker("shaped_app", "-Q", mailbox, environment=environment, wait=False)
+    assert worker.wait() == 3
+    assert "the application's setting worker_pool is 'gevent'; there are the pools prefork" in worker.log.read_text()
+
+
 def test_a_child_is_replaced_after_max_tasks(cluster: Cluster, start: StartWorker, mailbox: str) -> None:
     start("-c", "1", "--max-tasks-per-child", "3")
     results = crashes.whoami.send_many([()] * 10, queue=mailbox)

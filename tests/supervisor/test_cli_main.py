@@ -13,8 +13,9 @@ import click
 import pytest
 
 from greenroom import App
-from greenroom.supervisor.cli import main
+from greenroom.supervisor.cli import main, worker
 from greenroom.supervisor.cli.main import VERBS, cli, run
+from greenroom.supervisor.cluster.config import NodeConfig
 from greenroom.transport.errors import MailboxFull
 
 #: What `greenroom --help` may take, as the design has it.
@@ -133,6 +134,28 @@ def test_an_error_of_ours_is_one_line_without_a_traceback_and_any_other_is_raise
     failing(ZeroDivisionError("ours"))
     with pytest.raises(ZeroDivisionError):
         run(["status"])
+
+
+def test_an_app_that_runs_its_own_worker_says_what_that_is_like(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    started: list[NodeConfig] = []
+
+    def run_node(config: NodeConfig, **_: object) -> int:
+        started.append(config)
+        return 0
+
+    monkeypatch.setattr(worker, "run_node", run_node)
+    app = App("own", worker_pool="threads", worker_concurrency=5)
+    assert app.worker_main([]) == 0
+    assert app.worker_main(["-c", "auto"]) == 0
+    assert app.worker_main(["-P", "solo", "-c", "2"]) == 0
+    shapes = [(config.pool, config.concurrency, config.open_to_app) for config in started]
+    assert shapes == [("threads", 5, []), ("threads", 0, []), ("solo", 2, [])]
+    app.conf.worker_pool = "gevent"
+    assert app.worker_main([]) == 2
+    assert "worker_pool is 'gevent'" in capsys.readouterr().err
+    app.close()
 
 
 def test_an_application_s_command_line_asks_its_own_broker(

@@ -7,8 +7,8 @@ import socket
 
 import pytest
 
+from greenroom.actors.worker.control import CHILDREN_MAX
 from greenroom.supervisor.cluster.config import NodeConfig, NodeConfigError, node_name
-from greenroom.supervisor.pool.limits import CHILDREN_MAX
 
 
 @pytest.mark.parametrize(
