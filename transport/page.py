@@ -54,6 +54,7 @@ __all__ = [
     "DamagedPage",
     "HeardStamp",
     "PageContents",
+    "contents_of",
     "page_path",
     "read_page",
     "read_pages",
@@ -158,7 +159,7 @@ def read_page(path: str) -> PageContents | DamagedPage:
     except OSError as error:
         return DamagedPage(path, f"it cannot be read: {error}")
     try:
-        return _contents(path, raw)
+        return contents_of(raw, path)
     except (ValueError, IndexError, msgspec.MsgspecError) as error:
         return DamagedPage(path, str(error))
 
@@ -197,7 +198,8 @@ def remove_page(path: str) -> None:
     Path(f"{path}.new").unlink(missing_ok=True)
 
 
-def _contents(path: str, raw: bytes) -> PageContents:
+def contents_of(raw: bytes, path: str = "") -> PageContents:
+    """Read a page's bytes. Raises ValueError, IndexError or MsgspecError where they are none."""
     if len(raw) < HEADER_BYTES or len(raw) % 8:
         raise ValueError(f"a file of {len(raw)} bytes is no page")
     words: memoryview[int] = memoryview(raw).cast("Q")

@@ -117,13 +117,8 @@ class Page:
         It appears under its name only once its header is whole. Raises OSError (a page of this name exists,
         the disk is full) and ValueError (a name is too long, too many runners).
         """
-        if not 1 <= runners <= RUNNERS_MAX:
-            raise ValueError(f"a page holds 1 to {RUNNERS_MAX} runners, {runners} were asked for")
-        if outbox_bytes % 8 or outbox_bytes < 4096:
-            raise ValueError(f"an outbox is a multiple of 8 bytes and at least 4096, not {outbox_bytes}")
-        entries = ring_entries(runners)
         texts = (_text("session", session), _text("node", node))
-        size = HEADER_BYTES + runners * (RING_ENTRIES_AT + 2 * entries) * 8 + outbox_bytes + PENDING_BYTES
+        entries, size = _sizes(runners, outbox_bytes)
         unfinished = f"{path}.new"
         file = os.open(unfinished, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
@@ -137,6 +132,33 @@ class Page:
             os.close(file)
             os.unlink(unfinished)
         return page
+
+    @classmethod
+    def in_memory(
+        cls,
+        *,
+        session: str,
+        node: str,
+        incarnation: int,
+        runners: int,
+        heard: int,
+        process: ProcessName,
+        outbox_bytes: int = OUTBOX_BYTES,
+    ) -> Page:
+        """Make a page without a file, for a simulated process; `page.contents_of(page.raw())` reads it."""
+        texts = (_text("session", session), _text("node", node))
+        entries, size = _sizes(runners, outbox_bytes)
+        page = cls("", mmap.mmap(-1, size), runners, entries, outbox_bytes)
+        page._write_header(texts, process, incarnation, heard)
+        return page
+
+    def raw(self) -> bytes:
+        """Return what another process would read now."""
+        return bytes(self._bytes)
+
+    def stamp(self, boot: int) -> None:
+        """Do what the parent's `HeardStamp` does, where both are one process."""
+        self._words[WORD_HEARD] = boot
 
     def _write_header(self, texts: tuple[bytes, bytes], process: ProcessName, incarnation: int, heard: int) -> None:
         words = self._words
@@ -228,6 +250,16 @@ class Page:
         self._words.release()
         self._bytes.release()
         self._memory.close()
+
+
+def _sizes(runners: int, outbox_bytes: int) -> tuple[int, int]:
+    """The entries of a ring, and the bytes of a page. Raises ValueError for a page that cannot be."""
+    if not 1 <= runners <= RUNNERS_MAX:
+        raise ValueError(f"a page holds 1 to {RUNNERS_MAX} runners, {runners} were asked for")
+    if outbox_bytes % 8 or outbox_bytes < 4096:
+        raise ValueError(f"an outbox is a multiple of 8 bytes and at least 4096, not {outbox_bytes}")
+    entries = ring_entries(runners)
+    return entries, HEADER_BYTES + runners * (RING_ENTRIES_AT + 2 * entries) * 8 + outbox_bytes + PENDING_BYTES
 
 
 def _text(what: str, text: str) -> bytes:

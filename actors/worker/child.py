@@ -27,7 +27,7 @@ from ...transport.message import Kind
 from ...transport.page_marks import Page
 from ...transport.peer.attachment import Attachment
 from ...transport.verbs import ChildKind, Role
-from ...transport.wire.line import Line
+from ...transport.wire.line import SocketLine
 from ...transport.wire.wakeup import Wakeup
 from .. import signals
 from ..connecting import addresses_of
@@ -178,7 +178,7 @@ class _Child:
             pid=os.getpid(),
         )
         self._wakeup = Wakeup()
-        line = Line(attachment, system_now, (pipe.fileno(), self._wakeup.fileno()))
+        line = SocketLine(attachment, system_now, (pipe.fileno(), self._wakeup.fileno()))
         self._station = Station(consumer, line, page, pipe, system_now)
         self._station.attached = self._attached
         self._station.end_now = self._end_now

@@ -22,7 +22,6 @@ from ...transport.message import Outcome
 from ...transport.page_marks import Page
 from ...transport.peer import attachment
 from ...transport.verbs import Applied, Credit, FromBroker, Progress, Return, Settle, ToBroker
-from ...transport.wire.line import Line
 from .consumer import Consumer
 from .control import FromChild, LimitsChanged, StopChild, ToChild
 from .events import (
@@ -41,7 +40,7 @@ from .events import (
     Tick,
     Welcomed,
 )
-from .pipe import Pipe
+from .hands import AnyLine, AnyPipe
 from .underway import StatesUnderway
 
 #: How long an idle child sleeps at most before it looks at the time.
@@ -66,9 +65,9 @@ class Station:
     def __init__(
         self,
         consumer: Consumer,
-        line: Line,
+        line: AnyLine,
         page: Page,
-        pipe: Pipe,
+        pipe: AnyPipe,
         clock: Callable[[], Now],
     ) -> None:
         self.lock = threading.Lock()

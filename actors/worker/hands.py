@@ -1,0 +1,68 @@
+"""What a station does its I/O with: sockets and pipes in a child process, simulated ones in a simulated child."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from ...transport.peer.attachment import Attachment
+from ...transport.peer.line import News
+from .control import FromChild, ToChild
+
+
+class AnyLine(Protocol):
+    """The way to the broker: `transport.wire.line.SocketLine`, or a simulated one."""
+
+    @property
+    def attachment(self) -> Attachment:
+        """The machine whose hands these are."""
+        ...
+
+    def start(self) -> None:
+        """Begin to connect."""
+        ...
+
+    def send(self) -> None:
+        """Send what the attachment has to say."""
+        ...
+
+    def receive(self) -> Sequence[News]:
+        """Return what has happened on the line until now, without waiting."""
+        ...
+
+    def wait(self, timeout_milliseconds: int) -> object:
+        """Wait for something to happen, on the line or elsewhere."""
+        ...
+
+    def lose(self, reason: str) -> None:
+        """Give up the present link; a new one is made."""
+        ...
+
+    def leave(self, reason: str) -> None:
+        """Say goodbye and end."""
+        ...
+
+    def close(self) -> None:
+        """Let go of everything."""
+        ...
+
+
+class AnyPipe(Protocol):
+    """The way to the parent: `pipe.Pipe`, or a simulated one."""
+
+    @property
+    def closed(self) -> bool:
+        """Whether the parent is gone."""
+        ...
+
+    def send(self, word: FromChild) -> None:
+        """Tell the parent, now or as soon as there is room."""
+        ...
+
+    def flush(self) -> None:
+        """Send what there is room for."""
+        ...
+
+    def receive(self) -> list[ToChild]:
+        """Return what the parent has said."""
+        ...
