@@ -34,6 +34,8 @@ class Channel:
         self._socket = end
         #: True once the other end is closed, or the stream is broken.
         self.closed = False
+        #: Somebody has written what is no message.
+        self.broken = False
         self._unsent: deque[tuple[memoryview, list[int]]] = deque()
         self._unsent_bytes = 0
         self._received = bytearray()
@@ -122,7 +124,7 @@ class Channel:
         while len(received) >= _LENGTH.size:
             (length,) = _LENGTH.unpack_from(received)
             if not 0 < length <= FRAME_BYTES_MAX:
-                self.closed = True
+                self.closed = self.broken = True
                 received.clear()
                 break
             if len(received) < _LENGTH.size + length:

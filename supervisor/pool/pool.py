@@ -48,7 +48,7 @@ from .events import (
 )
 from .kernel import children_of
 from .machine import PoolMachine
-from .orders import IMPORT_FAILED, CannotFork, HasEnded, HasForked, SpawnerConfig, TakesOrders
+from .orders import IMPORT_FAILED, Answer, CannotFork, HasEnded, HasForked, SpawnerConfig, TakesOrders
 from .orphans import kill_group, kill_orphans
 from .spawner_link import SpawnerLink, SpawnerStartFailed
 
@@ -140,6 +140,8 @@ class Pool:
         """Stamp the children's pages: the broker was heard at this boot time (spec D19)."""
         self._heard = boot
         for process in self._processes.values():
+            # A page that could not be opened when its child got ready would stay silent, and its child start nothing.
+            self._open_page(process)
             if process.stamp is not None:
                 process.stamp.stamp(boot)
 
@@ -185,7 +187,7 @@ class Pool:
         self._register(link.channel, lambda: self._spawner_readable(link))
 
     def _spawner_readable(self, link: SpawnerLink) -> None:
-        for answer in link.answers():
+        for answer in self._answers_of(link):
             match answer:
                 case TakesOrders(reason, wish):
                     if reason and not reason.startswith(IMPORT_FAILED):
@@ -209,6 +211,15 @@ class Pool:
             # Its end is told by the kernel; if it only closed its socket, that end comes now.
             self._unregister(link.channel)
             link.kill()
+
+    def _answers_of(self, link: SpawnerLink) -> list[Answer]:
+        try:
+            return link.answers()
+        except msgspec.MsgspecError as error:
+            # What it says of its children cannot be believed any more. Its end is told by the kernel.
+            self._notice(Notice("bad_word", f"the spawner said what nobody understands: {error}", grave=True))
+            link.kill()
+            return []
 
     def _spawner_ended(self, link: SpawnerLink, how: str) -> None:
         if self._spawners.pop(link.generation, None) is None:
@@ -248,7 +259,12 @@ class Pool:
             return
         config = self._child(fork)
         mark = f"{config.node_session}/{config.number}"
-        channel = link.fork(fork.number, mark, _encoder.encode(config))
+        try:
+            channel = link.fork(fork.number, mark, _encoder.encode(config))
+        except OSError as error:
+            # No descriptors are left, say. It is told like a fork that the spawner could not make.
+            self.tell(ForkFailed(fork.number, str(error)))
+            return
         process = _Process(fork.generation, config.page, channel)
         self._processes[fork.number] = process
         self._register(channel, lambda: self._child_readable(fork.number))
@@ -267,12 +283,18 @@ class Pool:
                 continue
             self._open_page(process)
             self.tell(Said(number, said))
+        if process.channel.broken:
+            text = f"child {number} has broken its pipe; it ends when what it runs is over"
+            self._notice(Notice("bad_word", text, grave=True))
+            process.channel.broken = False
         if process.channel.closed:
+            # Our end too: what it is told does not reach it any more, so it must see that nobody is there.
             self._unregister(process.channel)
+            process.channel.close()
 
     def _open_page(self, process: _Process) -> None:
         """Begin to stamp the page of a child, once it has made it."""
-        if process.stamp is not None:
+        if process.stamp is not None or process.evidence is not None:
             return
         try:
             process.stamp = HeardStamp(process.page)
@@ -286,8 +308,10 @@ class Pool:
         process = self._processes.get(ended.number)
         if process is None:
             return
-        # All that it had said comes before its end.
+        # All that it had said comes before its end. Its pipe goes before its page is read, which takes a descriptor.
         self._child_readable(ended.number)
+        self._unregister(process.channel)
+        process.channel.close()
         self._by_pid.pop(process.pid, None)
         evidence = read_page(process.page)
         if isinstance(evidence, DamagedPage) and evidence.missing and process.stamp is not None:
@@ -389,6 +413,8 @@ class Pool:
 
     def _watch(self, channel: Channel) -> None:
         """Wait for room as long as something is unsent."""
+        if channel.fileno() < 0:
+            return
         key = self._selector.get_map().get(channel)
         if key is not None:
             wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if channel.wants_to_send else 0)

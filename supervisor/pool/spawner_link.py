@@ -33,7 +33,10 @@ class SpawnerLink:
     def __init__(self, generation: int, config: SpawnerConfig) -> None:
         """Start it; `control` and `parent` of the config are filled in here. Raises SpawnerStartFailed."""
         self.generation = generation
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        except OSError as error:
+            raise SpawnerStartFailed(f"the spawner cannot be started: {error}") from error
         config = msgspec.structs.replace(config, control=theirs.fileno(), parent=os.getpid())
         arguments = [sys.executable, "-m", _MODULE, msgspec.json.encode(config).decode()]
         handed_down = [descriptor for descriptor in (config.control, config.lock) if descriptor >= 0]
@@ -65,7 +68,7 @@ class SpawnerLink:
         return self.channel.fileno()
 
     def fork(self, number: int, mark: str, config: bytes) -> Channel:
-        """Order a child; return the parent's end of its pipe."""
+        """Order a child; return the parent's end of its pipe. Raises OSError where there is no room for a pipe."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         self._order(ForkOrder(number, mark, config), theirs.detach())
         return Channel(ours)
