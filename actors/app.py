@@ -87,8 +87,9 @@ class App(Registering):
         #: Known to nobody else: what a pickle of this app, or of a task of it, means.
         self.key = new_id()
         self.set_as_current = set_as_current
-        given = {"broker_url": broker, "result_backend": backend, "include": include, **settings}
-        changed = {**(changes or {}), **{key: value for key, value in given.items() if value is not None}}
+        given = {"broker_url": broker, "result_backend": backend, "include": include}
+        # A setting that is None says so: `result_expires=None` is not the same as none.
+        changed = {**(changes or {}), **{key: value for key, value in given.items() if value is not None}, **settings}
         self.on_after_fork = signals.Signal("app.on_after_fork")
         super().__init__(
             main,

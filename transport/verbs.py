@@ -124,6 +124,9 @@ class TaskPolicy(_Part):
     max_deliveries: int = 0
     max_retries: int = 3
     retry_delay: int = 180_000_000
+    #: How long results are kept, in microseconds, and those of failures; 0: for ever, -1: as the broker was told.
+    result_ttl: int = -1
+    failure_ttl: int = -1
 
 
 class Holding(_Part):

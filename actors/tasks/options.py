@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 from ...transport.message import POLICY_FLAGS, Flag
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from .task import Task
 
 SECOND: Final = 1_000_000
+#: A thousand years: what is added to the time of day must stay a number that every store can keep.
+LIFETIME_SECONDS_MAX: Final = 1000 * 366 * 86_400
 
 #: A task's option -> the setting whose value it has until the task says something.
 FROM_SETTINGS: Final[dict[str, str]] = {
@@ -191,14 +194,36 @@ def flags_of_settings(conf: Settings) -> int:
 
 
 def policy_of(task: Task[..., Any]) -> TaskPolicy:
-    """Return what a worker announces of this task to its broker."""
+    """Return what a worker announces of this task to its broker. Raises ValueError for what cannot be."""
+    conf = task.app.conf
     return TaskPolicy(
         task.name,
-        flags_of(task, task.app.conf) & POLICY_FLAGS.value,
+        flags_of(task, conf) & POLICY_FLAGS.value,
         deliveries_bound(task.max_deliveries, task.name),
         -1 if task.max_retries is None else task.max_retries,
         round(task.default_retry_delay * SECOND),
+        lifetime_of_results(conf, "result_expires"),
+        lifetime_of_results(conf, "result_failure_expires", "result_expires"),
     )
+
+
+def lifetime_of_results(conf: Settings, *settings: str) -> int:
+    """Return what the first of these settings that was given says, in microseconds; 0: for ever.
+
+    -1 if none was given: then the broker's own default counts and not the setting's. Raises ValueError.
+    """
+    setting = next((name for name in settings if conf.value_set_for(name)), None)
+    if setting is None:
+        return -1
+    value: object = conf[setting]
+    if value is None:
+        return 0
+    seconds = value.total_seconds() if isinstance(value, timedelta) else value
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds < LIFETIME_SECONDS_MAX:
+        raise ValueError(
+            f"the setting {setting} is {value!r}; expected seconds or a timedelta, not negative, or None for ever"
+        )
+    return round(seconds * SECOND)
 
 
 def deliveries_bound(value: object, name: str) -> int:

@@ -10,6 +10,7 @@ import asyncio
 import pickle
 import threading
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -381,6 +382,33 @@ def test_the_policy_is_what_a_worker_announces(app: App) -> None:
     assert app.task(name="b", max_deliveries=-1)(lambda: None).policy() == TaskPolicy(
         "b", int(Flag.DEDUPLICATE), -1, 3, 180_000_000
     )
+
+
+@pytest.mark.parametrize(
+    ("settings", "lifetimes"),
+    [
+        ({}, (-1, -1)),
+        ({"result_expires": 60}, (60_000_000, 60_000_000)),
+        ({"result_expires": timedelta(minutes=2)}, (120_000_000, 120_000_000)),
+        ({"result_expires": 0.5, "result_failure_expires": 3}, (500_000, 3_000_000)),
+        ({"result_failure_expires": timedelta(days=1)}, (-1, 86_400_000_000)),
+        ({"result_expires": None}, (0, 0)),
+        ({"result_expires": 0, "result_failure_expires": 1}, (0, 1_000_000)),
+    ],
+)
+def test_the_policy_says_how_long_results_are_kept_if_the_settings_do(
+    make_app: Callable[..., App], settings: dict[str, Any], lifetimes: tuple[int, int]
+) -> None:
+    app = make_app(**settings)
+    policy = app.task(name="a")(lambda: None).policy()
+    assert (policy.result_ttl, policy.failure_ttl) == lifetimes
+
+
+@pytest.mark.parametrize("wrong", [-1, True, "an hour", timedelta(seconds=-1), float("nan"), float("inf"), 1e30])
+def test_a_lifetime_of_results_that_cannot_be_is_an_error(make_app: Callable[..., App], wrong: Any) -> None:
+    app = make_app(result_expires=wrong)
+    with pytest.raises(ValueError, match=r"result_expires is .*expected seconds or a timedelta"):
+        app.task(name="a")(lambda: None).policy()
 
 
 @pytest.mark.parametrize("bound", [0, -2, True, "3"])

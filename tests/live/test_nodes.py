@@ -331,6 +331,16 @@ def test_the_applications_settings_shape_a_worker_where_its_command_line_does_no
         worker.kill()
 
 
+def test_results_are_kept_as_long_as_the_workers_application_says(cluster: Cluster, mailbox: str) -> None:
+    worker = cluster.start_worker("shaped_app", "-Q", mailbox)
+    try:
+        result = crashes.app.send_task("whoami", queue=mailbox)
+        assert result.get(timeout=RESULT_SECONDS) == cluster.children(worker)[0].pid
+        wait_for(lambda: not cluster.client.known([result.id]), "its result should be forgotten")
+    finally:
+        worker.kill()
+
+
 def test_a_pool_that_the_settings_name_and_that_is_not_there_is_told(cluster: Cluster, mailbox: str) -> None:
     environment = {"SHAPED_POOL": "gevent"}
     worker = cluster.start_worker("shaped_app", "-Q", mailbox, environment=environment, wait=False)

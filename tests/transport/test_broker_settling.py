@@ -10,7 +10,19 @@ from greenroom.transport.message import Envelope, Failure, Flag, Follow, More, O
 from greenroom.transport.requests import DeadFilter, Declare, FetchResults, Forget, Revoke
 from greenroom.transport.sim.cluster import SAFE, SECOND, Cluster, said
 from greenroom.transport.sim.peers import SimChild, SimClient
-from greenroom.transport.verbs import ChildKind, Durability, Known, Op, Progress, Results, Settle, Unwatch, Watch
+from greenroom.transport.verbs import (
+    Attach,
+    ChildKind,
+    Durability,
+    Known,
+    Op,
+    Progress,
+    Results,
+    Settle,
+    TaskPolicy,
+    Unwatch,
+    Watch,
+)
 
 WATCHED = SAFE | int(Flag.WATCHED)
 
@@ -344,6 +356,48 @@ def test_results_are_fetched_forgotten_and_expire() -> None:
     assert cluster.ask(Op.RESULTS, FetchResults(["a", "b"])).results[0][0] == "a"
     cluster.pass_time(102)
     assert cluster.ask(Op.RESULTS, FetchResults(["a", "b"])).results == []
+
+
+def attach_with(child: SimChild, *policies: TaskPolicy) -> None:
+    child.say(Attach(["celery"], 1, 1, policies=list(policies)))
+    child.read()
+
+
+def test_results_are_kept_as_long_as_the_workers_application_says() -> None:
+    cluster = Cluster(BrokerSettings(result_ttl=100 * SECOND))
+    worker = cluster.child()
+    attach_with(
+        worker,
+        TaskPolicy("short", 0, result_ttl=10 * SECOND, failure_ttl=50 * SECOND),
+        TaskPolicy("for ever", SAFE, result_ttl=0, failure_ttl=0),
+        TaskPolicy("does not say", SAFE),
+    )
+    for name in ("short", "for ever", "does not say"):
+        cluster.publish(f"{name} good", f"{name} bad", name=name)
+        cluster.start(worker)
+        cluster.settle(worker)
+        cluster.start(worker)
+        cluster.settle(worker, State.FAILURE)
+    # An actor's method is no task, whatever its name.
+    cluster.publish("actor", mailbox="actor:Counter:x", name="short")
+    cluster.run(cluster.child(kind=ChildKind.ACTORS, actors=["Counter"]))
+    told = ["short good", "short bad", "for ever good", "for ever bad", "does not say good", "actor"]
+    assert [cluster.result(id) is not None for id in told] == [True] * 6
+    cluster.pass_time(12)
+    assert [cluster.result(id) is not None for id in told] == [False, True, True, True, True, True]
+    # The broker remembers it as it does the rest of what workers registered; and its own failures are failures.
+    cluster.restart()
+    cluster.reconnect()
+    cluster.publish("lost", name="short")
+    assert cluster.start(worker) == ["lost"]
+    cluster.kill(worker)
+    cluster.pass_time(42)
+    assert [cluster.result(id) is not None for id in told] == [False, False, True, True, True, True]
+    assert cluster.error("lost") == "WorkerLostError"
+    cluster.pass_time(60)
+    assert [cluster.result(id) is not None for id in [*told, "lost"]] == [False, False, True, True, False, False, False]
+    attach_with(cluster.child(), TaskPolicy("short", SAFE))
+    assert list(cluster.sim.broker.desk.lifetimes) == ["for ever"]
 
 
 @pytest.mark.parametrize(("flags", "kept"), [(0, True), (Flag.IGNORE_RESULT, False)])

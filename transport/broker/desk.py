@@ -9,7 +9,7 @@ in the part named after it.
 from __future__ import annotations
 
 from ..clock import Now
-from ..message import POLICY_FLAGS, Envelope, Flag, Kind
+from ..message import POLICY_FLAGS, Envelope, Flag, Kind, State
 from ..store.records import PastGone
 from ..verbs import Durability, FromBroker, TaskPolicy
 from .events import Effect, Notice, Send
@@ -27,6 +27,7 @@ HEAD_MESSAGES_MIN = 64
 HEAD_BYTES_MIN = 64 << 10
 IGNORE_RESULT = int(Flag.IGNORE_RESULT)
 STORE_ERRORS = int(Flag.STORE_ERRORS)
+_FAILURES = (int(State.FAILURE), int(State.REJECTED))
 
 
 class Counts:
@@ -83,6 +84,8 @@ class Desk:
         #: Sessions that publish or did: those that have no link any more in front, longest away first.
         self.publishing: dict[str, Publishing] = {}
         self.policies: dict[str, TaskPolicy] = {}
+        #: Those among them that say how long results are kept.
+        self.lifetimes: dict[str, TaskPolicy] = {}
         self.revoked: dict[str, int] = {}
         self.speeds: dict[str, TaskSpeed] = {}
         #: Unsettled messages that a lost holder may still settle (D21), by position.
@@ -180,6 +183,24 @@ class Desk:
         if asked:
             return TaskPolicy(policy.name, policy.flags, asked, policy.max_retries, policy.retry_delay)
         return policy
+
+    def learn(self, policy: TaskPolicy) -> None:
+        """A worker has registered its task so."""
+        self.policies[policy.name] = policy
+        if policy.result_ttl < 0 and policy.failure_ttl < 0:
+            self.lifetimes.pop(policy.name, None)
+        else:
+            self.lifetimes[policy.name] = policy
+
+    def expiry_of_result(self, envelope: Envelope, state: int) -> int:
+        """Wall time at which a result of this message may be forgotten; 0: never."""
+        ttl = self.settings.result_ttl
+        if self.lifetimes and envelope.kind == Kind.TASK:
+            policy = self.lifetimes.get(envelope.name)
+            if policy is not None:
+                own = policy.failure_ttl if state in _FAILURES else policy.result_ttl
+                ttl = own if own >= 0 else ttl
+        return self.now.wall + ttl if ttl else 0
 
     def keeps_result(self, envelope: Envelope, failed: bool) -> bool:
         """Whether anything of this message's end is stored."""

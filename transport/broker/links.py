@@ -246,7 +246,7 @@ class Links:
         if policy.name not in desk.policies and len(desk.policies) >= POLICIES_MAX:
             desk.notice("policies_full", task=policy.name, limit=POLICIES_MAX)
             return
-        desk.policies[policy.name] = policy
+        desk.learn(policy)
         desk.journal.write(Policy(policy.name, _policy_encoder.encode(policy)))
         if policy.max_deliveries < 0:
             desk.notice("unbounded_redelivery", task=policy.name)

@@ -63,7 +63,7 @@ class Recovery:
                 record.number, record.number, decode_refused(record.outcomes), Durability.DISK, record.seen_at
             )
         for policy in recovered.policies:
-            desk.policies[policy.name] = _policy.decode(policy.blob)
+            desk.learn(_policy.decode(policy.blob))
         for revoked in recovered.revoked:
             if revoked.until > desk.now.wall:
                 desk.revoked[revoked.id] = revoked.until

@@ -45,8 +45,7 @@ class Watching:
         """Keep this as the message's result in this pass's commit, and push it after."""
         desk = self._desk
         envelope = message.envelope
-        ttl = desk.settings.result_ttl
-        expires = desk.now.wall + ttl if ttl else 0
+        expires = desk.expiry_of_result(envelope, state)
         durability = message.row.durability
         desk.journal.write(ResultRow(envelope.id, state, blob, expires), durability)
         if envelope.flags & WATCHED:
