@@ -7,6 +7,7 @@ through `do`. The thread waits for the broker, the parent and the runners togeth
 
 from __future__ import annotations
 
+import select
 from collections import deque
 from collections.abc import Callable
 from typing import Final
@@ -58,6 +59,8 @@ class IoLoop:
         self._actions: deque[Callable[[], None]] = deque()
         #: (number of the Settle, patience over, what to call once it is stored).
         self._waiting: list[tuple[int, int, Callable[[], None]]] = []
+        self._awakened = select.poll()
+        self._awakened.register(wakeup, select.POLLIN)
         station.use(self.do)
 
     # --- for any thread ------------------------------------------------------------------------------------------
@@ -97,12 +100,16 @@ class IoLoop:
             if station.over is None and not self._actions:
                 station.pump(self._timeout(boot))
         self._release_waiting(self._boot(), all_of_them=True)
-        while len(self._free) < len(self._began) and not station.abandoned:
-            # What comes after the last bodies: hooks would be cut off by the end of the process.
+        while len(self._free) < len(self._began):
+            # The hooks of the last bodies, or bodies that nobody waits for any more: as in a child with one runner they
+            # come to their end. A parent that is in a hurry, or gone, has other means.
+            if station.abandoned:
+                self._awakened.poll(STOPPING_MILLISECONDS)
+            else:
+                station.pump(STOPPING_MILLISECONDS)
             self._wakeup.clear()
             while self._actions:
                 self._actions.popleft()()
-            station.pump(STOPPING_MILLISECONDS)
 
     def _hand_out(self) -> None:
         station, free = self._station, self._free

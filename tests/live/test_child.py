@@ -22,6 +22,7 @@ import msgspec
 import pytest
 
 from greenroom.actors.errors import ActorFailed, SoftTimeLimitExceeded
+from greenroom.actors.worker.child import EXIT_ABANDONED
 from greenroom.actors.worker.control import (
     BodyEnded,
     BodyStarted,
@@ -455,6 +456,17 @@ def test_a_child_without_a_parent_ends(site: Site) -> None:
     child = site.child().wait_until_ready()
     child.close_pipe()
     assert child.wait() != 0
+
+
+@pytest.mark.parametrize(("pool", "slots"), POOLS)
+def test_g7_a_child_without_a_parent_ends_nothing_that_runs(site: Site, pool: str, slots: int) -> None:
+    child = site.child(pool=pool, slots=slots).wait_until_ready()
+    child_app.gate.delay()
+    eventually(lambda: child.page().ring)
+    child.close_pipe()
+    site.open_gate()
+    assert child.wait() == EXIT_ABANDONED
+    assert child.page().ring == [], "its outcome is in the page, or with the broker"
 
 
 @pytest.mark.parametrize(("pool", "slots"), POOLS)
