@@ -22,32 +22,20 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from ...transport.clock import boot_now, system_now, wall_now
-from ...transport.message import Kind
+from ...transport.clock import boot_now, system_now
 from ...transport.page_marks import Page
-from ...transport.peer.attachment import Attachment
-from ...transport.verbs import ChildKind, Role
 from ...transport.wire.line import SocketLine
 from ...transport.wire.wakeup import Wakeup
 from .. import signals
-from ..connecting import addresses_of
 from ..imports import import_task_modules
 from ..tasks.call import microseconds
-from ..tasks.queues import queue_name
-from .aftermath import AftermathRunner
+from .assembly import Assembly, session_of
 from .asyncio_pool import AsyncioPool
-from .consumer import Consumer
-from .control import ChildConfig, Leaving, Ready, Unusable
-from .events import ConsumerSettings
-from .execute import Executor
-from .hosting import Hosting
+from .control import ChildConfig, Leaving, Unusable
 from .leaving import leave_now
-from .limits import Deadlines
 from .load import load_app, why_not
-from .outcomes import Outcomes
 from .pipe import Pipe
 from .prefork import Prefork
-from .station import Station
 from .threads import Threads
 
 if TYPE_CHECKING:
@@ -133,69 +121,33 @@ def with_settings(config: ChildConfig, conf: Settings) -> ChildConfig:
     )
 
 
-def own_mailboxes(app: App) -> list[str]:
-    """The mailboxes that the application names: its task_queues, or the default one."""
-    return app.router.queues.names or [queue_name(app.conf.task_default_queue)]
-
-
 class _Child:
-    """The parts of one child, put together."""
+    """One child in a process of its own."""
 
     def __init__(self, config: ChildConfig, pipe: Pipe, app: App) -> None:
         self._config = config
         self._pipe = pipe
         self._app = app
-        session = f"{config.node_session}/{config.number}"
         page = Page.create(
             config.page,
-            session=session,
+            session=session_of(config),
             node=config.node,
             incarnation=config.incarnation,
             runners=config.slots,
             heard=boot_now(),
         )
-        hosts_actors = config.kind == ChildKind.ACTORS
-        self._mailboxes = [] if hosts_actors else config.mailboxes or own_mailboxes(app)
-        consumer = Consumer(
-            ConsumerSettings(
-                mailboxes=self._mailboxes,
-                slots=config.slots,
-                kind=config.kind,
-                policies=[task.policy() for task in app.tasks.values()],
-                actors=list(app.actors),
-                outcomes_max=page.entries // 4,
-                max_tasks=config.max_tasks,
-                max_memory_kib=config.max_memory_kib,
-            )
-        )
-        attachment = Attachment(
-            role=Role.CHILD,
-            node=config.node,
-            session=session,
-            addresses=addresses_of(config.broker),
-            incarnation=config.incarnation,
+        self._wakeup = Wakeup()
+        self._parts = Assembly(
+            config,
+            app,
+            page,
+            pipe,
+            lambda attachment: SocketLine(attachment, system_now, (pipe.fileno(), self._wakeup.fileno())),
+            system_now,
             host=socket.gethostname(),
             pid=os.getpid(),
         )
-        self._wakeup = Wakeup()
-        line = SocketLine(attachment, system_now, (pipe.fileno(), self._wakeup.fileno()))
-        self._station = Station(consumer, line, page, pipe, system_now)
-        self._station.attached = self._attached
-        self._station.end_now = self._end_now
-        self._deadlines = Deadlines(self._station.tell_parent, boot_now)
-        self._executor = Executor(
-            app,
-            Outcomes(config.node, wall_now, app.content(app.conf.result_serializer, app.conf.result_compression)),
-            self._deadlines,
-            self._station,
-            hostname=config.node,
-            time_limit=config.time_limit,
-            soft_time_limit=config.soft_time_limit,
-        )
-        self._hosting = Hosting(self._executor, app.actors, system_now)
-        self._executor.others[Kind.ACTOR] = self._hosting
-        self._executor.others[Kind.AFTERMATH] = AftermathRunner(self._executor)
-        self._is_ready = False
+        self._parts.station.end_now = self._end_now
 
     def run(self) -> int:
         """Run the pool; return the exit code."""
@@ -204,11 +156,11 @@ class _Child:
         gc.collect()
         gc.freeze()
         self._pool()()
-        station = self._station
+        station = self._parts.station
         reason = station.over or ""
         if station.abandoned:
             return self._abandoned(reason)
-        self._hosting.stop(reason)
+        self._parts.hosting.stop(reason)
         signals.worker_process_shutdown.send(sender=None, pid=os.getpid(), exitcode=0)
         with contextlib.suppress(Exception):
             # What a body sent in the background; its caller was promised no more than a try.
@@ -218,28 +170,23 @@ class _Child:
         return 0
 
     def _pool(self) -> Callable[[], None]:
-        config, station, executor, deadlines = self._config, self._station, self._executor, self._deadlines
+        config, parts = self._config, self._parts
+        station, executor, deadlines = parts.station, parts.executor, parts.deadlines
         if config.pool == "asyncio":
-            return AsyncioPool(station, self._wakeup, executor, deadlines, boot_now, self._hosting).run
+            return AsyncioPool(station, self._wakeup, executor, deadlines, boot_now, parts.hosting).run
         if config.pool == "threads" or config.slots > 1:
             return Threads(station, self._wakeup, executor, deadlines, boot_now).run
         return Prefork(station, executor, deadlines, boot_now).run
 
-    def _attached(self) -> None:
-        """The broker has taken this child in."""
-        if not self._is_ready:
-            self._is_ready = True
-            self._pipe.send(Ready(sorted(self._app.tasks), self._mailboxes))
-
     def _end_now(self, reason: str) -> None:
         """A cold stop while bodies run, in whatever thread heard of it: nobody waits for them."""
-        self._station.leave(reason)
+        self._parts.station.leave(reason)
         self._pipe.send(Leaving(reason))
         leave_now(SystemExit(0))
 
     def _abandoned(self, reason: str) -> int:
         """The parent is gone, or the broker will not have this session."""
-        if not self._is_ready and not self._pipe.closed:
+        if not self._parts.is_ready and not self._pipe.closed:
             return _unusable(self._pipe, reason)
         if not self._pipe.closed:
             self._pipe.send(Leaving(reason))
