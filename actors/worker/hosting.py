@@ -209,7 +209,7 @@ class Hosting:
             return self._executor.outcomes.revoked(held, "terminated")
         logger.error("actor %s crashed in %s[%s]: %r", mailbox, envelope.name, envelope.id, error, exc_info=error)
         self._crashed(mailbox, envelope.more.actor_class if envelope.more is not None else "", error)
-        failed = ActorFailed(f"actor {mailbox!r} raised {error!r} in {envelope.name}", actor=mailbox)
+        failed = ActorFailed(f"actor {mailbox!r} raised {_shown(error)} in {envelope.name}", actor=mailbox)
         failed.__cause__ = error
         return self._executor.outcomes.failed(held, describe(failed), state=State.FAILURE)
 
@@ -238,6 +238,14 @@ class Hosting:
     @property
     def _crowded(self) -> str:
         return f"more than {self._instances_max} actors live in one process"
+
+
+def _shown(error: BaseException) -> str:
+    """An exception in words, also one whose own words fail."""
+    try:
+        return repr(error)
+    except Exception:
+        return f"a {type(error).__qualname__} that cannot be printed"
 
 
 def _finish(value: Any) -> Any:

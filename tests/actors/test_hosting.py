@@ -26,6 +26,11 @@ WALL = 1_700_000_000_000_000
 decode_result = msgspec.msgpack.Decoder(Result).decode
 
 
+class Wordless(Exception):
+    def __repr__(self) -> str:
+        raise AttributeError("no words")
+
+
 class Counter(Actor):
     made = 0
 
@@ -65,6 +70,9 @@ class Counter(Actor):
 
     def crash(self) -> None:
         raise ValueError("out of order")
+
+    def crash_without_words(self) -> None:
+        raise Wordless
 
     def unsendable(self) -> object:
         return object()
@@ -127,7 +135,9 @@ class House:
             executor,
             {"Counter": Counter, "Broken": Broken},
             lambda: Now(0, WALL),
-            lambda mailbox, cls, error: self.crashes.append((mailbox, cls, repr(error))),
+            lambda mailbox, cls, error: self.crashes.append(
+                (mailbox, cls, "" if isinstance(error, Wordless) else repr(error))
+            ),
             **options,
         )
         executor.others[Kind.ACTOR] = self.hosting
@@ -191,6 +201,12 @@ def test_an_exception_is_the_actors_crash_and_the_next_message_finds_a_new_one(h
     assert house.crashes == [("actor:Counter:a", "Counter", "ValueError('out of order')")]
     assert stopped == [], "a crash is no stop in order"
     assert value_of(house.send("bump")) == 1
+
+
+def test_an_exception_that_cannot_be_printed_is_a_crash_like_any(house: House) -> None:
+    error = error_of(house.send("crash_without_words"))
+    assert isinstance(error, ActorFailed)
+    assert "a Wordless that cannot be printed" in str(error)
 
 
 def test_an_actor_that_cannot_be_made_has_crashed(house: House) -> None:
