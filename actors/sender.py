@@ -1,7 +1,8 @@
 """An application's link to its brokers, and how calls go out on it.
 
 Owns the one client of an app, made at the first need. A call either waits until its message is confirmed, or
-(`background`) returns a promise of that.
+(`background`) returns a promise of that. Where the settings have a word on the bound of mailboxes, each is declared
+before its first message.
 """
 
 from __future__ import annotations
@@ -9,15 +10,21 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from ..transport.message import Envelope
 from ..transport.peer.contract import Client, Promise
+from ..transport.requests import Declare
+from ..transport.verbs import Bounds, Op
 from .current import remember_unconfirmed
+from .settings.bounds import bounds_of
 
 if TYPE_CHECKING:
     from .app import App
     from .tasks.call import Prepared
+
+#: Mailboxes of which it is remembered that they were declared; after that many all are declared again.
+BOUNDED_MAX: Final = 10_000
 
 ClientFactory = Callable[["App"], Client]
 
@@ -30,6 +37,10 @@ class Sender:
         self.make_client = make_client
         self._client: Client | None = None
         self._lock = threading.Lock()
+        #: What the settings say of mailboxes, the version of the settings that says so, and who was told of which.
+        self._bounds: Bounds | None = None
+        self._version = -1
+        self._bounded: dict[str, None] = {}
 
     @property
     def client(self) -> Client:
@@ -48,6 +59,7 @@ class Sender:
     def send(self, prepared: Prepared, *, deadline_seconds: float | None, background: bool) -> Promise[object] | None:
         """Send one message. Raises what a broker refused it with, unless in the background."""
         client = self._client or self.client
+        self._declare(client, prepared.mailbox)
         if background:
             promise = client.publish_nowait(prepared.mailbox, [prepared.envelope])
             remember_unconfirmed(promise)
@@ -63,6 +75,8 @@ class Sender:
         Raises the first refusal, after all answers are in.
         """
         client = self._client or self.client
+        for mailbox in batches:
+            self._declare(client, mailbox)
         if background:
             sent = {
                 mailbox: client.publish_nowait(mailbox, envelopes)
@@ -88,6 +102,25 @@ class Sender:
             raise refusals[0]
         return {}
 
+    def _declare(self, client: Client, mailbox: str) -> None:
+        """Before the first message to a mailbox: say what the settings say of it, if they do. Raises as `bounds_of`."""
+        app = self._app()
+        if app is None:
+            return
+        conf = app.conf
+        if conf.version != self._version:
+            self._bounds = bounds_of(conf)
+            self._bounded.clear()
+            # Reading them may have loaded them, which is a change.
+            self._version = conf.version
+        bounds = self._bounds
+        if bounds is None or mailbox in self._bounded:
+            return
+        if len(self._bounded) >= BOUNDED_MAX:
+            self._bounded.clear()
+        self._bounded[mailbox] = None
+        client.tell(Op.DECLARE, Declare(mailbox, bounds.max_messages or None, bounds.on_full or None))
+
     def flush(self, timeout: float | None = None) -> None:
         """Wait until all that was sent is confirmed. Raises the first refusal, and TimeoutError."""
         if self._client is not None:
@@ -97,5 +130,6 @@ class Sender:
         """End the link. The next call makes a new one."""
         with self._lock:
             client, self._client = self._client, None
+            self._bounded.clear()
         if client is not None:
             client.close()

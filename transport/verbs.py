@@ -147,6 +147,14 @@ class ChildKind(enum.IntEnum):
     ACTORS = 2
 
 
+class Bounds(_Part):
+    """What an application says of its mailboxes: 0 and empty leave it as it is."""
+
+    max_messages: int = 0
+    #: "reject" or "block".
+    on_full: str = ""
+
+
 class Attach(_Verb, tag=12):
     """A child consumes from these mailboxes. Said after each Welcome, with all that it holds.
 
@@ -162,6 +170,8 @@ class Attach(_Verb, tag=12):
     #: Actor classes of the application, by their registered names: a child of kind ACTORS hosts them, another
     #: says that its node could.
     actors: list[str] = []
+    #: What the application says of the mailboxes above.
+    bounds: Bounds | None = None
 
 
 class Credit(_Verb, tag=13):

@@ -15,6 +15,7 @@ from ...transport.peer.attachment import Attachment
 from ...transport.verbs import ChildKind, Role
 from ..app import App
 from ..connecting import addresses_of
+from ..settings.bounds import bounds_of
 from ..tasks.queues import queue_name
 from .aftermath import AftermathRunner
 from .consumer import Consumer
@@ -64,6 +65,7 @@ class Assembly:
                 kind=config.kind,
                 policies=[task.policy() for task in app.tasks.values()],
                 actors=list(app.actors),
+                bounds=bounds_of(app.conf),
                 outcomes_max=page.entries // 4,
                 max_tasks=config.max_tasks,
                 max_memory_kib=config.max_memory_kib,

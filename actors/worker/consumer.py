@@ -400,6 +400,7 @@ class Consumer:
             held=held,
             policies=settings.policies,
             actors=settings.actors,
+            bounds=settings.bounds,
         )
         effects.append(Say(attach))
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import msgspec
 
 from ...transport.message import Delivery
-from ...transport.verbs import ChildKind, FromBroker, TaskPolicy, ToBroker
+from ...transport.verbs import Bounds, ChildKind, FromBroker, TaskPolicy, ToBroker
 
 
 class ConsumerSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -22,6 +22,7 @@ class ConsumerSettings(msgspec.Struct, frozen=True, kw_only=True):
     kind: int = ChildKind.POOL
     policies: list[TaskPolicy] = []
     actors: list[str] = []
+    bounds: Bounds | None = None
     outcomes_max: int = 256
     #: Bodies after which the child leaves; 0: no bound.
     max_tasks: int = 0

@@ -34,6 +34,8 @@ class FakeClient:
         self.flushes = 0
         self.closed = False
         self.requests: list[tuple[Op, Any]] = []
+        #: What was said without waiting, after so many messages.
+        self.told: list[tuple[int, Op, Any]] = []
         self.answers: dict[Op, Any] = {}
         self.asked: list[list[str]] = []
         #: What publishes are refused with.
@@ -95,6 +97,9 @@ class FakeClient:
     def request(self, op: Op, params: Any, timeout: float | None = None) -> Any:
         self.requests.append((op, params))
         return self.answers.get(op)
+
+    def tell(self, op: Op, params: Any) -> None:
+        self.told.append((len(self.published), op, params))
 
     def close(self) -> None:
         self.closed = True

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from greenroom import AsyncResult, TimeLimitExceeded, WorkerLostError
+from greenroom import AsyncResult, MailboxFull, TimeLimitExceeded, WorkerLostError
 from greenroom.transport.page import PageContents, read_page
 
 from . import crashes
@@ -339,6 +339,14 @@ def test_results_are_kept_as_long_as_the_workers_application_says(cluster: Clust
         wait_for(lambda: not cluster.client.known([result.id]), "its result should be forgotten")
     finally:
         worker.kill()
+
+
+def test_a_worker_bounds_its_mailboxes_as_its_application_says(cluster: Cluster, mailbox: str) -> None:
+    cluster.start_worker("shaped_app", "-Q", mailbox).kill()
+    # Of an application that says nothing.
+    with pytest.raises(MailboxFull, match="its limit is 3"):
+        crashes.whoami.send_many([()] * 4, queue=mailbox)
+    crashes.whoami.send_many([()] * 3, queue=mailbox)
 
 
 def test_a_pool_that_the_settings_name_and_that_is_not_there_is_told(cluster: Cluster, mailbox: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
+from greenroom.transport.broker.mailbox import Declared
 from greenroom.transport.broker.settings import BrokerSettings
 from greenroom.transport.message import Flag, More, State
 from greenroom.transport.requests import DeadFilter, Declare, Mailboxes, PurgeMailbox, Revoke, StatusRequest
@@ -12,6 +13,8 @@ from greenroom.transport.sim.cluster import SAFE, SECOND, Cluster, said
 from greenroom.transport.sim.peers import SimChild
 from greenroom.transport.store.records import Dead
 from greenroom.transport.verbs import (
+    Attach,
+    Bounds,
     Cancel,
     ChildKind,
     Durability,
@@ -284,6 +287,31 @@ def test_a_declared_bound_holds_at_once_and_after_a_restart() -> None:
     assert "its limit is 2" in cluster.client.confirms[number].detail
     cluster.run(cluster.child())
     assert cluster.client.confirms[cluster.publish("e", "f")].refusal == 0
+
+
+def test_a_worker_says_what_its_application_says_of_its_mailboxes() -> None:
+    cluster = Cluster()
+    worker = cluster.child("celery", "other")
+    commits = cluster.sim.commits
+    for _ in range(3):
+        worker.say(Attach(["celery", "other"], 1, 1, bounds=Bounds(1, "block")))
+    assert cluster.sim.commits <= commits + 3
+    for name in ("celery", "other"):
+        assert cluster.sim.broker.desk.mailbox(name).declared == Declared(1, "block")
+    cluster.publish("a", "b", mailbox="third")
+    cluster.publish("a")
+    number = cluster.publish("b")
+    assert cluster.client.confirms[number].detail.startswith("block: mailbox 'celery' holds 1 messages, its limit is 1")
+    # What it does not say, or says and cannot be, stays as it is.
+    worker.say(Attach(["celery"], 1, 1, bounds=Bounds(5)), Attach(["celery"], 1, 1, bounds=Bounds(-1, "burst")))
+    cluster.restart()
+    cluster.reconnect()
+    assert cluster.sim.broker.desk.mailbox("celery").declared == Declared(5, "block")
+    # Children for suspects and actors only pass through.
+    cluster.child("celery", kind=ChildKind.QUARANTINE).say(
+        Attach(["celery"], 1, 1, ChildKind.QUARANTINE, bounds=Bounds(7, "reject"))
+    )
+    assert cluster.sim.broker.desk.mailbox("celery").declared == Declared(5, "block")
 
 
 @pytest.mark.parametrize("wrong", [Declare("celery", on_full="burst"), Declare("celery", durability=3)])

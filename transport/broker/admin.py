@@ -32,7 +32,7 @@ from ..requests import (
     SessionInfo,
     Status,
 )
-from ..store.records import Dead, DeadGone, MailboxRow, ResultsGone, Revoked
+from ..store.records import Dead, DeadGone, ResultsGone, Revoked
 from ..verbs import Op, Reply, Request
 from .desk import Desk
 from .events import DeadRead, ReadDead, ReadResults, ResultsRead
@@ -162,15 +162,7 @@ class Admin:
         if params.mailbox not in desk.mailboxes and len(desk.mailboxes) >= limit:
             self._error(session, number, f"the broker has {limit} mailboxes, its limit")
             return
-        mailbox = desk.mailbox(params.mailbox)
-        declared = mailbox.declared
-        if params.max_messages is not None:
-            declared.max_messages = params.max_messages
-        if params.on_full is not None:
-            declared.on_full = params.on_full
-        if params.durability is not None:
-            declared.durability = params.durability
-        desk.journal.write(MailboxRow(mailbox.name, _encoder.encode(declared)))
+        desk.declare(params.mailbox, params.max_messages, params.on_full, params.durability)
         self._answer(session, number, Count(1))
 
     # --- results -------------------------------------------------------------------------------------------------

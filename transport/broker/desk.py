@@ -8,14 +8,16 @@ in the part named after it.
 
 from __future__ import annotations
 
+import msgspec
+
 from ..clock import Now
 from ..message import POLICY_FLAGS, Envelope, Flag, Kind, State
-from ..store.records import PastGone
+from ..store.records import MailboxRow, PastGone
 from ..verbs import Durability, FromBroker, TaskPolicy
 from .events import Effect, Notice, Send
 from .held import Message, Row, Stage
 from .journal import Journal
-from .mailbox import Mailbox
+from .mailbox import Declared, Mailbox
 from .outflow import VERB_BYTES, Outflow
 from .sessions import Publishing, Session
 from .settings import BrokerSettings
@@ -27,6 +29,7 @@ HEAD_MESSAGES_MIN = 64
 HEAD_BYTES_MIN = 64 << 10
 IGNORE_RESULT = int(Flag.IGNORE_RESULT)
 STORE_ERRORS = int(Flag.STORE_ERRORS)
+_encoder = msgspec.msgpack.Encoder()
 _FAILURES = (int(State.FAILURE), int(State.REJECTED))
 
 
@@ -132,6 +135,21 @@ class Desk:
             mailbox = self.mailboxes[name] = Mailbox(name)
             self._share_memory()
         return mailbox
+
+    def declare(
+        self, name: str, max_messages: int | None = None, on_full: str | None = None, durability: int | None = None
+    ) -> None:
+        """Give a mailbox settings of its own, which are kept; None leaves one as it is."""
+        mailbox = self.mailbox(name)
+        before = mailbox.declared
+        declared = Declared(
+            before.max_messages if max_messages is None else max_messages,
+            before.on_full if on_full is None else on_full,
+            before.durability if durability is None else durability,
+        )
+        if declared != before:
+            mailbox.declared = declared
+            self.journal.write(MailboxRow(name, _encoder.encode(declared)))
 
     def forget_idle_mailboxes(self) -> None:
         """Forget mailboxes about which there is nothing to know: no message, consumer, owner, letter or setting."""

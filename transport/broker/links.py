@@ -17,6 +17,7 @@ from ..verbs import (
     PROTOCOL_VERSION,
     Attach,
     Attached,
+    Bounds,
     ChildKind,
     Credit,
     Goodbye,
@@ -212,6 +213,9 @@ class Links:
         session.serves = dict.fromkeys([*mailboxes, *(ACTOR_PREFIX + name for name in session.actors)])
         for policy in verb.policies:
             self._policy(policy)
+        if verb.bounds is not None and session.kind == ChildKind.POOL:
+            for name in mailboxes:
+                self._bound(name, verb.bounds)
         if first:
             lost = self._reconcile(session, verb)
             if lost:
@@ -238,6 +242,10 @@ class Links:
             desk.hosts.setdefault(actor_class, {})[session.id] = session
         self._hosting.attached(session)
         desk.wake(session)
+
+    def _bound(self, name: str, bounds: Bounds) -> None:
+        max_messages = bounds.max_messages if bounds.max_messages > 0 else None
+        self._desk.declare(name, max_messages, bounds.on_full if bounds.on_full in ("reject", "block") else None)
 
     def _policy(self, policy: TaskPolicy) -> None:
         desk = self._desk

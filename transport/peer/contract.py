@@ -73,6 +73,10 @@ class Client(Protocol):
         """Ask a broker; return the answer as its struct in `requests.py`. Raises what the broker's error says."""
         ...
 
+    def tell(self, op: Op, params: Any) -> None:
+        """Ask a broker without waiting, before whatever is published after it; nobody hears the answer."""
+        ...
+
     def close(self) -> None:
         """End the session in order. Unconfirmed messages are given up; `flush` first to keep them."""
         ...

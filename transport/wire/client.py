@@ -233,6 +233,10 @@ class Client:
             raise
         return msgspec.msgpack.decode(reply.value, type=SHAPES[op][1])
 
+    def tell(self, op: Op, params: msgspec.Struct) -> None:
+        """Ask the broker and go on; it hears it before what is published after this. Nobody hears the answer."""
+        self._running().request(op, _encoder.encode(params))
+
     def _await_reply(self, thread: ClientThread, future: Future[Reply], seconds: float) -> Reply:
         first = min(seconds, self._connect_timeout)
         with contextlib.suppress(TimeoutError):

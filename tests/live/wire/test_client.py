@@ -208,6 +208,17 @@ def test_a_full_mailbox_is_an_error_at_the_call_and_nothing_of_it_is_accepted(
     assert accepted(client) == 5
 
 
+def test_what_is_told_without_waiting_is_heard_before_what_is_published_after_it(
+    make_client: MakeClient, start_broker: StartBroker
+) -> None:
+    client = make_client(start_broker().address)
+    for number in range(20):
+        client.tell(Op.DECLARE, Declare(f"box {number}", max_messages=1))
+        with pytest.raises(MailboxFull, match="its limit is 1"):
+            client.publish(f"box {number}", [envelope(f"{number}a"), envelope(f"{number}b")]).result(5)
+        client.publish(f"box {number}", [envelope(f"{number}c")]).result(5)
+
+
 def test_a_mailbox_that_blocks_makes_callers_wait_until_there_is_room_or_their_time_is_up(
     start_broker: StartBroker, make_client: MakeClient
 ) -> None:
