@@ -207,9 +207,10 @@ class Hosting:
         mailbox, envelope = held.delivery.mailbox, held.delivery.envelope
         if isinstance(error, Terminated):
             return self._executor.outcomes.revoked(held, "terminated")
-        logger.error("actor %s crashed in %s[%s]: %r", mailbox, envelope.name, envelope.id, error, exc_info=error)
+        shown = _shown(error)
+        logger.error("actor %s crashed in %s[%s]: %s", mailbox, envelope.name, envelope.id, shown, exc_info=error)
         self._crashed(mailbox, envelope.more.actor_class if envelope.more is not None else "", error)
-        failed = ActorFailed(f"actor {mailbox!r} raised {_shown(error)} in {envelope.name}", actor=mailbox)
+        failed = ActorFailed(f"actor {mailbox!r} raised {shown} in {envelope.name}", actor=mailbox)
         failed.__cause__ = error
         return self._executor.outcomes.failed(held, describe(failed), state=State.FAILURE)
 
