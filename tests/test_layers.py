@@ -38,7 +38,7 @@ RESERVED: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
     (("zmq",), ("transport/wire",)),
     (("sqlite3", "psycopg", "psycopg_pool", "aiosqlite", "asyncpg"), ("transport/store",)),
     # The simulated disk is a VFS of apsw's; it moves pages and knows no SQL.
-    (("apsw",), ("transport/store", "transport/sim/disk.py")),
+    (("apsw",), ("transport/store", "transport/sim/vfs.py")),
     (
         (
             "subprocess",
@@ -392,7 +392,7 @@ GOOD: tuple[tuple[str, str], ...] = (
     ("__main__.py", "from .supervisor.cli.main import main"),
     ("transport/wire/sockets.py", "import zmq\nfrom zmq.utils.monitor import recv_monitor_message"),
     ("transport/store/sqlite.py", "import sqlite3\nimport apsw"),
-    ("transport/sim/disk.py", "import apsw"),
+    ("transport/sim/vfs.py", "import apsw"),
     ("transport/pickling.py", "import cloudpickle\nimport pickle"),
     ("supervisor/pool/spawner.py", "import os\nimport subprocess\nos.fork()"),
     ("supervisor/control.py", "import os\nos.kill(os.getpid(), 15)\nos.path.join('a', 'b')"),

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import random
+from contextlib import suppress
 from typing import Any
 
 import pytest
 
-from greenroom.transport.errors import StoreError
+from greenroom.transport.sim.disk import DiskStopped, SimDisk
 from greenroom.transport.store.base import Store
 from greenroom.transport.store.records import (
     Append,
@@ -47,43 +48,40 @@ def contents(store: Store) -> list[Any]:
     return [store.read_ready("work", 0, 0, 1 << 40), store.read_results(ids, 0)]
 
 
-def run(engine: Any, seen: list[Any]) -> list[bool]:
+def run(disk: SimDisk, seen: list[Any]) -> list[bool]:
     """Open, commit, and note in `seen` what each commit left. Return, for each that was confirmed, if it was synced."""
     confirmed: list[bool] = []
-    store = engine.store()
-    engine.folder.log_bytes = LOG_BYTES
-    # What the store says after the power has gone is said by nobody, good or bad.
-    try:
+    store = disk.store()
+    with suppress(DiskStopped):
         recovered = store.open()
         for records, synchronous in commits(recovered.next_position, recovered.next_lease):
             store.commit(records, synchronous)
-            if engine.disk.is_down:
-                break
             confirmed.append(synchronous is Synchronous.FULL)
             seen.append(contents(store))
-    except StoreError:
-        assert engine.disk.is_down
-    engine.crash(store)
+        store.close()
     return confirmed
 
 
 @pytest.mark.parametrize("seed", range(2))
-def test_d7_no_confirmed_commit_is_lost_wherever_the_power_goes(forgetful: Callable[[], Any], seed: int) -> None:
-    whole = forgetful()
+def test_d7_no_confirmed_commit_is_lost_wherever_the_power_goes(seed: int) -> None:
     states: list[Any] = [[[], []]]
-    assert len(run(whole, states)) == 12
-    assert whole.disk.calls > 200
+    with SimDisk(log_bytes=LOG_BYTES) as whole:
+        assert len(run(whole, states)) == 12
+        calls = whole.calls()
+    assert calls > 200
     survivors: set[int] = set()
-    for cut_at in range(1, whole.disk.calls + 1):
-        engine = forgetful()
-        engine.disk.cut_at, engine.disk.cut_seed = cut_at, 1000 * seed + cut_at
-        confirmed = run(engine, [])
-        synced = max((n for n, is_synced in enumerate(confirmed, 1) if is_synced), default=0)
-        store = engine.store()
-        store.open()
-        left = contents(store)
-        store.close()
-        assert left in states[synced : len(confirmed) + 2], f"cut at call {cut_at}"
+    for stop_at in range(calls):
+        chance = random.Random(1000 * seed + stop_at)
+        with SimDisk(log_bytes=LOG_BYTES) as disk:
+            disk.stop(after=stop_at)
+            confirmed = run(disk, [])
+            synced = max((n for n, is_synced in enumerate(confirmed, 1) if is_synced), default=0)
+            disk.power_cut(lambda question, most, chance=chance: chance.randint(0, most))  # type: ignore[misc]
+            store = disk.store()
+            store.open()
+            left = contents(store)
+            store.close()
+        assert left in states[synced : len(confirmed) + 2], f"cut at call {stop_at}"
         survivors.add(states.index(left))
     # The cuts met every commit. One that was not synced is rarely left alone: its successor must be torn.
     assert survivors >= set(range(12)) - {4, 8}

@@ -7,6 +7,7 @@ needs apsw, which only the extra `test` installs, so nothing in the package impo
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -55,13 +56,18 @@ class ApswConnection:
             self.execute("ROLLBACK")
 
     def close(self) -> None:
-        """Move the log into the database and close the files."""
-        self._sqlite.close()
+        """Move the log into the database and close the files.
+
+        SQLite tells nobody where that fails: the log stays, and the next open reads it.
+        """
+        with suppress(apsw.Error, OSError):
+            self._sqlite.close()
 
     def abandon(self) -> None:
-        """Give the database up after a failure without writing to it any more."""
-        self._sqlite.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
-        self._sqlite.close(True)
+        """Give the database up after a failure without writing to it any more; nothing if it is closed."""
+        with suppress(apsw.Error, OSError):
+            self._sqlite.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+            self._sqlite.close(True)
 
 
 def connect_apsw(vfs: str | None = None) -> Connect:

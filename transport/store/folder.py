@@ -37,6 +37,8 @@ BALLAST_BYTES = 32 << 20
 LOG_BYTES = 8 << 20
 
 _CONFIRMED = struct.Struct("<QI")
+#: What the file `confirmed` holds.
+CONFIRMED_BYTES = _CONFIRMED.size
 
 
 class Folder(Protocol):
@@ -179,17 +181,13 @@ class DataFolder:
     def read_confirmed(self) -> int:
         """Return the last number given to `write_confirmed` that survived; 0 if none did."""
         with self._failing("read"):
-            written = os.pread(self._confirmed, _CONFIRMED.size, 0)
-        if len(written) != _CONFIRMED.size:
-            return 0
-        commits, seal = _CONFIRMED.unpack(written)
-        return commits if seal == crc32(written[:8]) else 0
+            written = os.pread(self._confirmed, CONFIRMED_BYTES, 0)
+        return unpack_confirmed(written)
 
     def write_confirmed(self, commits: int) -> None:
         """Remember that this many commits are on disk; need not survive a power cut. Raises StoreFailed."""
-        seal = crc32(commits.to_bytes(8, "little"))
         try:
-            os.pwrite(self._confirmed, _CONFIRMED.pack(commits, seal), 0)
+            os.pwrite(self._confirmed, pack_confirmed(commits), 0)
         except OSError as error:
             if code_of_os_error(error) != SQLITE_FULL:  # without room the older number stays, which is also true
                 raise self._failure("write to", error) from error
@@ -219,6 +217,19 @@ def _let_go_in_child() -> None:
 
 
 os.register_at_fork(after_in_child=_let_go_in_child)
+
+
+def pack_confirmed(commits: int) -> bytes:
+    """Return what the file `confirmed` holds after this many commits."""
+    return _CONFIRMED.pack(commits, crc32(commits.to_bytes(8, "little")))
+
+
+def unpack_confirmed(written: bytes) -> int:
+    """Return the number in the file `confirmed`; 0 if it holds none that is whole."""
+    if len(written) != CONFIRMED_BYTES:
+        return 0
+    commits, seal = _CONFIRMED.unpack(written)
+    return commits if seal == crc32(written[:8]) else 0
 
 
 def _open_private(path: Path) -> int:
