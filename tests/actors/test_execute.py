@@ -21,9 +21,7 @@ from greenroom.actors.tasks.task import Task
 from greenroom.actors.worker.afterwards import Afterwards
 from greenroom.actors.worker.events import Held
 from greenroom.actors.worker.execute import Done, Executor
-from greenroom.actors.worker.limits import ThreadTarget
 from greenroom.actors.worker.outcomes import OUTCOME_BYTES_MAX, Outcomes
-from greenroom.actors.worker.threads import run_in_thread
 from greenroom.transport.message import Delivery, Envelope, Flag, More, Outcome, Result, State
 from greenroom.transport.verbs import Known
 
@@ -898,35 +896,3 @@ def test_an_outcome_of_a_coroutine_waits_for_the_confirms_too(bench: Bench) -> N
     done = asyncio.run(bench.executor.run_async(bench.held(sends)))
     assert promise.waited
     assert value_of(done) == 1
-
-
-# --- what nothing should come to ------------------------------------------------------------------------------
-
-
-def test_a_message_of_a_kind_that_is_not_known_fails_in_words(bench: Bench) -> None:
-    held = bench.held("whatever")
-    held.delivery.envelope.kind = 99
-    failure = result_of(bench.executor.run(held)).failure
-    assert failure is not None
-    assert "kind 99" in failure.text
-
-
-class Refusing(logging.Handler):
-    """A handler that lets its error out, as those of the standard library never do."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        raise RuntimeError("the log is closed")
-
-
-def test_g7_a_log_that_raises_ends_no_process_that_runs_others(bench: Bench) -> None:
-    @bench.app.task(name="fails")
-    def fails() -> None:
-        raise KeyError("missing")
-
-    handler = Refusing()
-    logging.getLogger("greenroom").addHandler(handler)
-    try:
-        error = error_of(run_in_thread(bench.executor, bench.held(fails), ThreadTarget()))
-    finally:
-        logging.getLogger("greenroom").removeHandler(handler)
-    assert isinstance(error, RuntimeError)
