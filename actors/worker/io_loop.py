@@ -7,7 +7,7 @@ through `do`. The thread waits for the broker, the parent and the runners togeth
 
 from __future__ import annotations
 
-import select
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Final
@@ -59,8 +59,6 @@ class IoLoop:
         self._actions: deque[Callable[[], None]] = deque()
         #: (number of the Settle, patience over, what to call once it is stored).
         self._waiting: list[tuple[int, int, Callable[[], None]]] = []
-        self._awakened = select.poll()
-        self._awakened.register(wakeup, select.POLLIN)
         station.use(self.do)
 
     # --- for any thread ------------------------------------------------------------------------------------------
@@ -104,7 +102,8 @@ class IoLoop:
             # The hooks of the last bodies, or bodies that nobody waits for any more: as in a child with one runner they
             # come to their end. A parent that is in a hurry, or gone, has other means.
             if station.abandoned:
-                self._awakened.poll(STOPPING_MILLISECONDS)
+                # Neither the broker nor the parent is listened to; the runners are looked after now and then.
+                time.sleep(STOPPING_MILLISECONDS / 1000)
             else:
                 station.pump(STOPPING_MILLISECONDS)
             self._wakeup.clear()
