@@ -66,3 +66,19 @@ class AnyPipe(Protocol):
     def receive(self) -> list[ToChild]:
         """Return what the parent has said."""
         ...
+
+
+class AnyWakeup(Protocol):
+    """What ends the wait of whoever owns the station: `transport.wire.wakeup.Wakeup`, or a simulated one."""
+
+    def wake(self) -> None:
+        """End the wait, now or as soon as it begins. For any thread."""
+        ...
+
+    def clear(self) -> None:
+        """Take back what woke it."""
+        ...
+
+    def wait(self, timeout_milliseconds: int) -> None:
+        """Wait until somebody wakes it, so long at most."""
+        ...

@@ -13,10 +13,10 @@ from collections.abc import Callable
 from typing import Final
 
 from ...transport.message import Outcome
-from ...transport.wire.wakeup import Wakeup
 from .afterwards import Afterwards
 from .events import Held, LongBodies, Tick
 from .execute import Done
+from .hands import AnyWakeup
 from .limits import Deadlines
 from .station import IDLE_MILLISECONDS, STOPPING_MILLISECONDS, Station
 from .window import LONG_BODY
@@ -36,7 +36,7 @@ class IoLoop:
     def __init__(
         self,
         station: Station,
-        wakeup: Wakeup,
+        wakeup: AnyWakeup,
         deadlines: Deadlines,
         boot: Callable[[], int],
         submit: Submit,

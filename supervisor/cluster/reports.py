@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
+from collections.abc import Callable
 
 import msgspec
 
@@ -25,7 +26,11 @@ _log = logging.getLogger("greenroom.node")
 class Reports:
     """The reports of one node, in the order of their numbers."""
 
-    def __init__(self, attachment: Attachment, node_session: str) -> None:
+    def __init__(
+        self, attachment: Attachment, node_session: str, *, remove: Callable[[str], object] = remove_page
+    ) -> None:
+        """`remove` removes a page that was reported, by its path."""
+        self._remove = remove
         self._attachment = attachment
         self._node_session = node_session
         #: (number, path of the page, folder to be let go of after it).
@@ -40,7 +45,7 @@ class Reports:
             # To report it would say that nothing had started. Without a word the broker waits for evidence as long
             # as it waits for any, and judges without.
             _log.error("the page %s is damaged (%s); the broker judges child %d without it", *_of(evidence), end.number)
-            remove_page(evidence.path)
+            self._remove(evidence.path)
             return
         ring = evidence.ring if isinstance(evidence, PageContents) else []
         outbox = evidence.outbox if isinstance(evidence, PageContents) else []
@@ -74,7 +79,7 @@ class Reports:
         """The broker has committed everything up to this number."""
         while self._open and self._open[0][0] <= number:
             _, page, folder = self._open.popleft()
-            remove_page(page)
+            self._remove(page)
             if folder is not None:
                 folder.close()
 

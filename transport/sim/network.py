@@ -32,12 +32,18 @@ HEARTBEAT_TIMEOUT: Final = 6_000_000
 LATENCY_DEFAULT: Final = 100
 
 
+def _nobody() -> None:
+    """Nobody waits: whoever wants to know looks."""
+
+
 class _Direction:
     """One way of a connection: what is underway, and what has arrived."""
 
-    __slots__ = ("arrived", "closed", "last_arrival", "underway")
+    __slots__ = ("arrived", "closed", "last_arrival", "news", "underway")
 
     def __init__(self) -> None:
+        #: Called when something has arrived at the receiving end, or it knows of the end.
+        self.news: Callable[[], object] = _nobody
         self.underway: deque[Parts] = deque()
         self.arrived: deque[Parts] = deque()
         self.last_arrival = 0
@@ -76,6 +82,10 @@ class SimLink:
         """Whether this end knows that the connection is over."""
         return self.wire.to_peer.closed
 
+    def on_news(self, news: Callable[[], object]) -> None:
+        """Have this called when something has arrived, or the connection is over."""
+        self.wire.to_peer.news = news
+
     def send(self, parts: Sequence[bytes]) -> bool:
         """Send one message; False when there is no room for it or no connection."""
         return self._network.carry(self.wire, self.wire.to_broker, parts)
@@ -102,6 +112,8 @@ class SimBrokerEnd:
         self._closed: list[int] = []
         #: By number, in the order of connecting.
         self._wires: dict[int, _Wire] = {}
+        #: Called when something has arrived, or a link is over.
+        self.news: Callable[[], object] = _nobody
 
     @property
     def links(self) -> list[int]:
@@ -142,11 +154,13 @@ class SimBrokerEnd:
         """A message came; on a link that was closed here it is not heard."""
         if number in self._wires:
             self._received.append((number, parts))
+            self.news()
 
     def unplug(self, number: int) -> None:
         """A link is over."""
         if self._wires.pop(number, None) is not None:
             self._closed.append(number)
+            self.news()
 
 
 class SimNetwork:
@@ -271,6 +285,7 @@ class SimNetwork:
         parts = direction.underway.popleft()
         if direction is wire.to_peer:
             direction.arrived.append(parts)
+            direction.news()
         elif wire.broker is not None:
             wire.broker.arrive(wire.number, parts)
 
@@ -283,5 +298,6 @@ class SimNetwork:
 
     def _close(self, wire: _Wire, direction: _Direction) -> None:
         direction.closed = True
+        direction.news()
         if direction is wire.to_broker and wire.broker is not None:
             wire.broker.unplug(wire.number)

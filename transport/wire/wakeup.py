@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 
 
 class Wakeup:
@@ -26,6 +27,12 @@ class Wakeup:
         # A full pipe is readable already; a closed one has nobody to wake.
         with contextlib.suppress(BlockingIOError, OSError):
             os.write(self._writer, b"\0")
+
+    def wait(self, timeout_milliseconds: int) -> None:
+        """Wait until somebody wakes it, so long at most."""
+        poll = select.poll()
+        poll.register(self._reader, select.POLLIN)
+        poll.poll(timeout_milliseconds)
 
     def clear(self) -> None:
         """Take back what woke the poll. Whoever wakes must have made its reason visible before."""

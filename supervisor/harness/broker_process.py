@@ -1,0 +1,178 @@
+"""A simulated broker: the production core and a real store, behind a simulated network and disk.
+
+Owns the process: its listening end, the commit that is on its way, and what is left of it when it dies. Commits take
+`commit_time`, during which others are collected, as in production (`transport.wire.storekeeper`). What a crash leaves
+is the disk's business: `make_store` opens a store on it, and `crashed` tells it how the broker ended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ...transport.broker.events import CloseLink, Effect, Frame, LinkBlocked, LinksClosed, Received, Send, Tick
+from ...transport.broker.settings import BrokerSettings
+from ...transport.codec import Parts, decode_to_broker
+from ...transport.peer.framing import frames_of
+from ...transport.sim.broker import SimBroker
+from ...transport.store.base import Store
+from ...transport.store.records import Dead, Record
+from ...transport.verbs import Applied, Deliver, FromBroker, Hello, Report
+from .clockwork import Clockwork, Process
+from .trace import Kind, Trace
+
+#: What a group commit takes where the disk is calm: about an fdatasync.
+COMMIT_TIME = 400
+#: How often a full store is asked for room.
+ROOM_INTERVAL = 1_000_000
+
+
+class Driven(SimBroker):
+    """The core's driver: links are the network's, commits happen when the process says so."""
+
+    def __init__(self, process: BrokerProcess, store: Store, settings: BrokerSettings) -> None:
+        self._process = process
+        super().__init__(
+            store,
+            settings,
+            now=process.clockwork.now,
+            eager=False,
+            pages=process.pages,
+            on_persist=process.persisting,
+        )
+
+    def _carry_out(self, effects: list[Effect]) -> None:  # type: ignore[override]
+        super()._carry_out(effects)
+        for effect in effects:
+            if isinstance(effect, CloseLink):
+                self._process.cut(effect.link)
+
+    def _send(self, effect: Send) -> None:
+        self._process.say(effect.link, effect.verbs)
+
+
+class BrokerProcess(Process):
+    """One life of a broker. After a death the world makes another one at the same address."""
+
+    def __init__(
+        self,
+        clockwork: Clockwork,
+        trace: Trace,
+        address: str,
+        store: Store,
+        settings: BrokerSettings,
+        *,
+        pages: Callable[[str, list[str]], list[Report]],
+        lane_of: Callable[[str], str],
+        lane: str = "broker",
+        commit_time: int = COMMIT_TIME,
+    ) -> None:
+        """`pages(node, sessions)` returns the reports of the pages that lie on this host; `lane_of(session)` tells
+        whose session it is, for the timeline."""
+        super().__init__(clockwork, lane)
+        self.address = address
+        self.store = store
+        self.pages = pages
+        self.commit_time = commit_time
+        #: Why the core stopped, if it did.
+        self.over = ""
+        self._trace = trace
+        self._lane_of = lane_of
+        self._settings = settings
+        self._names: dict[int, str] = {}
+        self._blocked: list[tuple[int, list[FromBroker]]] = []
+        self.core: Driven | None = None
+        self._fiber = self.fiber(self._run)
+        self._commit_at = 0
+        self._room_at = 0
+
+    @property
+    def is_up(self) -> bool:
+        """Whether it listens and has recovered."""
+        return self.alive and self.core is not None and self.core.stopped is None and not self.core.broker.recovering
+
+    # --- what the driver does ------------------------------------------------------------------------------------
+
+    def persisting(self, records: list[Record]) -> None:
+        """Records were made; they are not on the disk yet."""
+        for record in records:
+            if isinstance(record, Dead):
+                self._trace.note(Kind.DEAD, self.lane, id=record.id, mailbox=record.mailbox)
+
+    def say(self, link: int, verbs: list[FromBroker]) -> None:
+        """Send these to a link."""
+        lane = self._names.get(link, f"link {link}")
+        for verb in verbs:
+            if isinstance(verb, Deliver):
+                for delivery in verb.deliveries:
+                    self._trace.note(
+                        Kind.DELIVER,
+                        self.lane,
+                        to=lane,
+                        id=delivery.envelope.id,
+                        task=delivery.envelope.name,
+                        position=delivery.position,
+                        lease=verb.lease,
+                    )
+            elif isinstance(verb, Applied):
+                self._trace.note(Kind.APPLIED, self.lane, to=lane, number=verb.number)
+        messages = frames_of(verbs)
+        for index, (_, parts) in enumerate(messages):
+            if not self._end.send(link, parts):
+                self._blocked.append((link, [verb for said, _ in messages[index:] for verb in said]))
+                return
+
+    def cut(self, link: int) -> None:
+        """Close a link after what was sent on it."""
+        self._end.close(link)
+
+    # --- the process ---------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        clockwork = self.clockwork
+        self._end = clockwork.network.listen(self.address)
+        self._end.news = self._fiber.wake
+        self._trace.note(Kind.BROKER_UP, self.lane)
+        core = self.core = Driven(self, self.store, self._settings)
+        notices = 0
+        while core.stopped is None:
+            core.now = now = clockwork.now
+            received = self._end.receive()
+            if received:
+                core.apply(Received([self._frame(link, message) for link, message in received]))
+            closed = self._end.take_closed()
+            if closed:
+                core.apply(LinksClosed(closed))
+            if self._commit_at and now.boot >= self._commit_at:
+                self._commit_at = 0
+                if core.commit():
+                    self._trace.note(Kind.COMMIT, self.lane, number=core.commits)
+            while self._blocked:
+                core.apply(LinkBlocked(*self._blocked.pop(0)))
+            if core.wake_at and now.boot >= core.wake_at:
+                core.wake_at = 0
+                core.apply(Tick())
+            if now.boot >= self._room_at:
+                self._room_at = now.boot + ROOM_INTERVAL
+                core.ask_for_room()
+            if core.waits and not self._commit_at:
+                self._commit_at = now.boot + self.commit_time
+            for notice in core.notices[notices:]:
+                self._trace.note(Kind.NOTICE, self.lane, notice=notice.kind, **notice.fields)
+            notices = len(core.notices)
+            times = [at for at in (core.wake_at, self._commit_at) if at]
+            self._fiber.sleep(min(times, default=0))
+        self.over = core.stopped.reason
+        clockwork.network.unlisten(self.address)
+
+    def _frame(self, link: int, message: Parts) -> Frame:
+        verbs = decode_to_broker(message)
+        if link not in self._names and isinstance(verbs, list):
+            self._names[link] = next((self._lane_of(verb.session) for verb in verbs if isinstance(verb, Hello)), "")
+        return Frame(link, verbs, message[1:], sum(map(len, message)))
+
+    def die(self) -> None:
+        """End at once: links break, and what was not committed is gone."""
+        if self.alive:
+            self.clockwork.network.unlisten(self.address)
+            self._trace.note(Kind.DEATH, self.lane)
+        super().die()

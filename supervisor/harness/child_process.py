@@ -1,0 +1,214 @@
+"""A simulated child process: the production parts of a child, its loop, and bodies that take turns.
+
+Owns what the pools of `actors.worker` own in a process: where bodies run and how they are interrupted. The loop is
+production's (`IoLoop`); each body is a fiber, so that it runs at once and until its end, except where it waits (for a
+result, or by `time.sleep`): then the world goes on. The page is in memory, and is read by the parent when the child is
+dead, as a file would be.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal as signals
+from collections.abc import Callable
+
+from ...actors.app import App
+from ...actors.errors import SoftTimeLimitExceeded
+from ...actors.worker.afterwards import Afterwards
+from ...actors.worker.assembly import Assembly, session_of
+from ...actors.worker.control import ChildConfig, FromChild, Leaving, ToChild
+from ...actors.worker.events import Held, Interrupt
+from ...actors.worker.execute import Done
+from ...actors.worker.io_loop import IoLoop
+from ...actors.worker.limits import error_of
+from ...transport.page import PageContents, contents_of
+from ...transport.page_marks import Page
+from ...transport.peer.attachment import Attachment
+from ...transport.processes import ProcessName
+from ...transport.verbs import RingEntry
+from .client import SimClient
+from .clockwork import Clockwork, Fiber, Process
+from .hands import SimLine, SimPipe, SimWakeup
+from .trace import Kind, Trace
+
+#: What a fork, and the way to being attached, take.
+FORK_TIME = 5_000
+
+
+class ChildProcess(Process):
+    """One child. `ended` is called once, with its exit code and signal, when it is dead."""
+
+    def __init__(
+        self,
+        clockwork: Clockwork,
+        trace: Trace,
+        config: ChildConfig,
+        app: App,
+        pid: int,
+        *,
+        lane: str,
+        host: str,
+        said: Callable[[FromChild], object],
+        ended: Callable[[int | None, int], object],
+    ) -> None:
+        super().__init__(clockwork, lane)
+        self.pid = pid
+        self.session = session_of(config)
+        self.page = Page.in_memory(
+            session=self.session,
+            node=config.node,
+            incarnation=config.incarnation,
+            runners=config.slots,
+            heard=clockwork.now.boot,
+            process=ProcessName(pid, 1, 1),
+        )
+        #: What the page said when the process ended.
+        self.evidence: PageContents | None = None
+        #: The link of what bodies send; made when one does.
+        self.client: SimClient | None = None
+        self._config = config
+        self._app = app
+        self._trace = trace
+        self._ended = ended
+        self._wakeup = SimWakeup()
+        self._pipe = SimPipe(said, self._wakeup.wake)
+        self._parts = Assembly(
+            config,
+            app,
+            self.page,
+            self._pipe,
+            self._make_line,
+            clockwork.clock,
+            host=host,
+            pid=pid,
+        )
+        station = self._parts.station
+        station.end_now = self._end_now
+        station.interrupt = self._interrupt
+        self._loop = IoLoop(
+            station,
+            self._wakeup,
+            self._parts.deadlines,
+            lambda: clockwork.now.boot,
+            self._submit,
+            self._soft_limit,
+            lambda: None,
+        )
+        #: Bodies that run, by position.
+        self._bodies: dict[int, Fiber] = {}
+        self._wakeup.fiber = self.fiber(self._run)
+
+    def tell(self, word: ToChild) -> None:
+        """The parent says this on the pipe."""
+        self._pipe.tell(word)
+
+    def own_client(self) -> SimClient:
+        """Return the link of what bodies send."""
+        if self.client is None:
+            self.client = SimClient(self, self._trace, [self._config.broker], f"{self.session}/client")
+        return self.client
+
+    def look(self) -> list[RingEntry]:
+        """Return what the page says of bodies now."""
+        return contents_of(self.page.raw()).ring
+
+    def kill(self, signal: int, *, report: bool = True) -> None:
+        """A signal ends it."""
+        self._end(None, signal, report=report)
+
+    def exit(self, code: int) -> None:
+        """It ends by itself."""
+        self._end(code, 0, report=True)
+
+    def _end(self, code: int | None, signal: int, *, report: bool) -> None:
+        if not self.alive:
+            return
+        self.evidence = contents_of(self.page.raw())
+        how = f"signal {signal}" if signal else f"exit {code}"
+        if code != 0:
+            self._trace.note(Kind.DEATH, self.lane, how=how)
+        self._pipe.closed = True
+        link = self.line.link
+        if link is not None:
+            link.close()
+        if self.client is not None and self.client.link is not None:
+            self.client.link.close()
+        if report:
+            self._ended(code, signal)
+        self.die()
+
+    # --- its life ------------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        parts = self._parts
+        station = parts.station
+        self._loop.run()
+        reason = station.over or ""
+        if not station.abandoned:
+            parts.hosting.stop(reason)
+            station.leave(reason)
+            self._pipe.send(Leaving(reason))
+        self.exit(0)
+
+    def _end_now(self, reason: str) -> None:
+        self._parts.station.leave(reason)
+        self._pipe.send(Leaving(reason))
+        self.exit(0)
+
+    def _make_line(self, attachment: Attachment) -> SimLine:
+        self.line = SimLine(attachment, self, self._trace, self._wakeup.wake)
+        return self.line
+
+    # --- bodies --------------------------------------------------------------------------------------------------
+
+    def _submit(self, runner: int, held: Held) -> None:
+        body = self.fiber(lambda: self._run_body(runner, held), f"{self.lane}'s {held.delivery.envelope.name}")
+        self._bodies[held.delivery.position] = body
+
+    def _run_body(self, runner: int, held: Held) -> None:
+        envelope = held.delivery.envelope
+        position = held.delivery.position
+        self._trace.note(Kind.STARTED, self.lane, id=envelope.id, task=envelope.name, position=position)
+        try:
+            done = self._execute(held)
+        except SystemExit as leaving:
+            # As in a real child: the process ends, and nothing is said of the body.
+            self.exit(leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None))
+            return
+        self._trace.note(Kind.RAN, self.lane, id=envelope.id, task=envelope.name, position=position)
+        if isinstance(done, Afterwards):
+            self._loop.ended(runner, done, lambda: self._do_afterwards(runner, done))
+        else:
+            self._loop.ended(runner, done)
+            self._loop.free(runner)
+
+    def _execute(self, held: Held) -> Done:
+        executor = self._parts.executor
+        try:
+            if self._config.pool == "asyncio":
+                return asyncio.run(executor.run_async(held))
+            return executor.run(held)
+        finally:
+            self._bodies.pop(held.delivery.position, None)
+
+    def _do_afterwards(self, runner: int, done: Afterwards) -> None:
+        def run() -> None:
+            done.run()
+            self._loop.free(runner)
+
+        self.fiber(run, f"{self.lane}'s hooks")
+
+    def _soft_limit(self, position: int) -> None:
+        self._raise(position, SoftTimeLimitExceeded())
+
+    def _interrupt(self, interrupt: Interrupt) -> None:
+        if interrupt.how not in (0, signals.SIGUSR1):
+            self.kill(interrupt.how)
+            return
+        self._raise(interrupt.position, error_of(interrupt))
+
+    def _raise(self, position: int, error: BaseException) -> None:
+        """It gets there where the body waits: one that does not wait is over before anybody can interrupt it."""
+        body = self._bodies.get(position)
+        if body is not None:
+            body.interrupt(error)

@@ -1,0 +1,197 @@
+"""The simulated world: a cluster of production machines around one application, in one thread.
+
+Owns who there is: a broker and its disk, worker nodes with their children, clients; and what becomes of them. The
+application's own link is routed: a call made in a body goes over its child's link, one made in the test over the first
+client's. Everything runs on virtual time (`clockwork`) and is told to the trace (`trace`), where faults and invariants
+listen.
+
+`settle` ends the chaos: no more faults, whoever is missing comes back, and then everything must come to rest.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from typing import Final
+
+from ...actors.app import App
+from ...transport.broker.settings import BrokerSettings
+from ...transport.sim.clock import BOOT_START
+from ...transport.store.memory import MemoryDisk, MemoryStore
+from ...transport.verbs import Report
+from ..pool.limits import PoolLimits
+from .broker_process import BrokerProcess
+from .child_process import ChildProcess
+from .client import SECOND, SimClient
+from .clockwork import Clockwork, Process
+from .node_process import NodeProcess
+from .trace import Trace
+
+ADDRESS: Final = "tcp://broker:5757"
+#: How long a world may take to be up: simulated time.
+UP_WITHIN: Final = 60 * SECOND
+#: How long it may take to come to rest after the last fault.
+REST_WITHIN: Final = 3_600 * SECOND
+
+
+class NeverAtRest(AssertionError):
+    """Raised when a world does not come to rest after its faults have stopped (QUIESCE)."""
+
+
+class World:
+    """A cluster around one application."""
+
+    def __init__(
+        self,
+        app: App,
+        *,
+        nodes: int = 1,
+        slots: int = 1,
+        children: int = 1,
+        clients: int = 1,
+        pool: str = "prefork",
+        settings: BrokerSettings | None = None,
+        choose: Callable[[int], int] = lambda _: 0,
+        max_tasks: int = 0,
+    ) -> None:
+        """Build it; nothing runs yet. `choose` is asked whose turn it is (see `clockwork`)."""
+        self.app = app
+        self.clockwork = Clockwork(choose)
+        self.trace = Trace(BOOT_START, lambda: self.clockwork.now.boot)
+        self.settings = settings or BrokerSettings()
+        self.disk = MemoryDisk()
+        self._pids = itertools.count(100)
+        self._sessions = itertools.count(1)
+        self._lanes: dict[str, str] = {}
+        self._pool = pool
+        self._limits = PoolLimits(concurrency=children * slots if pool in ("threads", "asyncio") else children)
+        self._max_tasks = max_tasks
+        self._nodes_made = 0
+        self.broker: BrokerProcess
+        #: Nodes that there are, dead ones among them.
+        self.nodes: list[NodeProcess] = []
+        self.clients: list[SimClient] = []
+        self._start_broker()
+        for _ in range(clients):
+            self.add_client()
+        for _ in range(nodes):
+            self.add_node()
+
+    # --- who there is --------------------------------------------------------------------------------------------
+
+    @property
+    def children(self) -> list[ChildProcess]:
+        """Every child that lives."""
+        return [child for node in self.nodes if node.alive for child in node.children.values() if child.alive]
+
+    def add_client(self) -> SimClient:
+        """Add a client."""
+        process = Process(self.clockwork, f"client{len(self.clients)}")
+        client = SimClient(process, self.trace, [ADDRESS], self._session(process.lane))
+        self.clients.append(client)
+        return client
+
+    def add_node(self) -> NodeProcess:
+        """Add a worker node."""
+        self._nodes_made += 1
+        node = NodeProcess(
+            self.clockwork,
+            self.trace,
+            self.app,
+            self._limits,
+            self._pool,
+            lane=f"w{self._nodes_made}",
+            session=self._session(f"w{self._nodes_made}"),
+            broker=ADDRESS,
+            mailboxes=[],
+            pids=lambda: next(self._pids),
+            max_tasks=self._max_tasks,
+        )
+        self.nodes.append(node)
+        return node
+
+    def _start_broker(self) -> None:
+        self.broker = BrokerProcess(
+            self.clockwork,
+            self.trace,
+            ADDRESS,
+            self.open_store(),
+            self.settings,
+            pages=self._pages,
+            lane_of=self.lane_of,
+        )
+
+    def open_store(self) -> MemoryStore:
+        """Return a store on the world's disk."""
+        self.store = MemoryStore(self.disk)
+        return self.store
+
+    def _pages(self, node: str, sessions: list[str]) -> list[Report]:
+        """No page lies on the broker's host: it is another one than the nodes'."""
+        return []
+
+    def lane_of(self, session: str) -> str:
+        """Return whose session this is."""
+        node, slash, rest = session.partition("/")
+        lane = self._lanes.get(node, session)
+        return f"{lane}/{rest}" if slash else lane
+
+    def _session(self, lane: str) -> str:
+        session = f"session-{next(self._sessions)}"
+        self._lanes[session] = lane
+        return session
+
+    # --- what happens to them ------------------------------------------------------------------------------------
+
+    def kill_broker(self, *, power: bool = False) -> None:
+        """SIGKILL: what was not committed is gone; with its `power`, what was not synced is gone as well."""
+        if self.broker.alive:
+            self.store.crash(power=power)
+            self.broker.die()
+
+    def restart_broker(self) -> None:
+        """Start the broker again, on the same disk."""
+        if not self.broker.alive:
+            self._start_broker()
+
+    # --- time ----------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Let everybody come up. Raises NeverAtRest when they do not."""
+        if not self.clockwork.run(lambda: all(node.ready for node in self.nodes), UP_WITHIN):
+            raise NeverAtRest(f"the nodes were not ready within {UP_WITHIN // SECOND} simulated seconds")
+
+    def run_for(self, seconds: float) -> None:
+        """Let so much time pass."""
+        self.clockwork.run_for(round(seconds * SECOND))
+
+    def settle(self, within: int = REST_WITHIN) -> None:
+        """Let everything come to its end, with no more faults. Raises NeverAtRest."""
+        self.restart_broker()
+        for child in [process for node in self.nodes for process in (node, *node.children.values())]:
+            if child.paused:
+                child.resume()
+        if not any(node.alive for node in self.nodes):
+            self.add_node()
+        if not self.clockwork.run(self.at_rest, within):
+            raise NeverAtRest(
+                f"QUIESCE: {self._unfinished()} messages were not finished {within // SECOND} simulated seconds after "
+                "the last fault"
+            )
+
+    def at_rest(self) -> bool:
+        """Whether nothing waits, nothing runs and every call is answered."""
+        core = self.broker.core
+        if core is None or not self.broker.is_up or core.waits:
+            return False
+        return self._unfinished() == 0 and all(client.is_idle() for client in self.clients)
+
+    def _unfinished(self) -> int:
+        core = self.broker.core
+        if core is None:
+            return 0
+        return sum(mailbox.depth for mailbox in core.broker.desk.mailboxes.values())
+
+    def close(self) -> None:
+        """Let go of everything."""
+        self.clockwork.close()
