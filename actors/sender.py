@@ -64,7 +64,12 @@ class Sender:
             promise = client.publish_nowait(prepared.mailbox, [prepared.envelope])
             remember_unconfirmed(promise)
             return promise
-        client.publish(prepared.mailbox, [prepared.envelope], deadline_seconds=deadline_seconds).result()
+        promise = client.publish(prepared.mailbox, [prepared.envelope], deadline_seconds=deadline_seconds)
+        try:
+            promise.result()
+        except BaseException:
+            _give_up(client, [promise])
+            raise
         return None
 
     def send_batches(
@@ -92,12 +97,16 @@ class Sender:
             if envelopes
         ]
         refusals: list[Exception] = []
-        for promise in promises:
-            try:
-                promise.result()
-            except Exception as error:
-                # Raised below, once it is known what became of the others.
-                refusals.append(error)
+        try:
+            for promise in promises:
+                try:
+                    promise.result()
+                except Exception as error:
+                    # Raised below, once it is known what became of the others.
+                    refusals.append(error)
+        except BaseException:
+            _give_up(client, promises)
+            raise
         if refusals:
             raise refusals[0]
         return {}
@@ -133,3 +142,10 @@ class Sender:
             self._bounded.clear()
         if client is not None:
             client.close()
+
+
+def _give_up(client: Client, promises: Sequence[Promise[object]]) -> None:
+    """Whoever waited was interrupted (Ctrl-C at a full mailbox, say): leave nothing to be sent later."""
+    for promise in promises:
+        if not promise.done():
+            client.give_up(promise)

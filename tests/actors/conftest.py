@@ -34,6 +34,7 @@ class FakeClient:
         self.flushes = 0
         self.closed = False
         self.requests: list[tuple[Op, Any]] = []
+        self.given_up: list[Any] = []
         #: What was said without waiting, after so many messages.
         self.told: list[tuple[int, Op, Any]] = []
         self.answers: dict[Op, Any] = {}
@@ -67,6 +68,9 @@ class FakeClient:
             for envelope in envelopes:
                 self.on_publish(envelope)
         return future
+
+    def give_up(self, promise: Any) -> None:
+        self.given_up.append(promise)
 
     def publish_nowait(self, mailbox: str, envelopes: Sequence[Envelope]) -> Future[None]:
         self.background += 1

@@ -18,7 +18,7 @@ import pytest
 from greenroom.actors.app import App
 from greenroom.actors.bodies import unpack_call
 from greenroom.actors.current import current_task, get_current_task
-from greenroom.actors.errors import BrokerUnavailable, EncodeError
+from greenroom.actors.errors import BrokerUnavailable, EncodeError, MailboxFull
 from greenroom.actors.results.result import AsyncResult
 from greenroom.actors.tasks.request import Context
 from greenroom.actors.tasks.task import Task
@@ -139,6 +139,33 @@ def test_in_the_background_a_call_returns_at_once(app: App, add: Task[..., int],
         refused.confirmed  # noqa: B018
     with pytest.raises(BrokerUnavailable):
         refused.get(timeout=1)
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_a_call_that_is_interrupted_while_it_waits_is_given_up(add: Task[..., int], client: Any, many: bool) -> None:
+    client.hold = True
+    call = (lambda: add.send_many([(1,), (2,)])) if many else lambda: add.delay(1, 2)
+
+    class Interrupted(BaseException):
+        pass
+
+    def interrupt(_envelope: Any) -> None:
+        def result(timeout: float | None = None) -> None:
+            raise Interrupted
+
+        client.held[-1].result = result
+
+    client.on_publish = interrupt
+    with pytest.raises(Interrupted):
+        call()
+    assert client.given_up == client.held
+    client.given_up.clear()
+    client.hold = False
+    client.on_publish = None
+    client.refusal = MailboxFull("full")
+    with pytest.raises(MailboxFull):
+        call()
+    assert client.given_up == [], "what has ended is not given up"
 
 
 def test_a_call_may_have_a_deadline_for_its_confirm(add: Task[..., int], client: Any) -> None:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import io
 import json
 import re
+import signal
+import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from typing import Any, NamedTuple
@@ -14,6 +17,8 @@ import pytest
 
 from greenroom import AsyncResult
 from greenroom.supervisor.cli.main import run
+from greenroom.transport.requests import Declare
+from greenroom.transport.verbs import Op
 
 from . import cli_app
 from .cluster import Cluster, wait_for
@@ -234,6 +239,35 @@ def test_colours_are_for_terminals_whose_user_wants_them(cluster: Cluster) -> No
     assert "\x1b[" in show(cluster, "mailboxes")
     assert "\x1b" not in show(cluster, "mailboxes", environment={"NO_COLOR": "1"})
     assert "\x1b" not in verb(cluster, "mailboxes").stdout
+
+
+def test_a_call_that_waits_for_room_says_so_and_is_ended_by_an_interrupt(cluster: Cluster) -> None:
+    cluster.client.request(Op.DECLARE, Declare("narrow", max_messages=1, on_full="block"))
+    assert verb(cluster, "call", "cli_app.add", "-a", "[1, 2]", "-Q", "narrow").returncode == 0
+    command = [sys.executable, "-m", "greenroom", "call", "cli_app.add", "-a", "[3, 4]", "-Q", "narrow"]
+    told = cluster.folder / "told"
+    with told.open("w") as errors:
+        call = subprocess.Popen(
+            command,
+            cwd=cluster.folder,
+            env={**cluster.environment, "GREENROOM_BROKER": cluster.address},
+            stdout=subprocess.DEVNULL,
+            stderr=errors,
+        )
+    try:
+        wait_for(lambda: "mailbox 'narrow' holds 1 message, its limit is 1" in told.read_text(), "it should say why")
+        assert call.poll() is None
+        began = time.monotonic()
+        call.send_signal(signal.SIGINT)
+        assert call.wait(30) != 0
+        # The exit does not wait for what was given up, as it does for what was sent in the background (10 s).
+        assert time.monotonic() - began < 5
+    finally:
+        call.kill()
+        call.wait()
+    assert "Traceback" not in told.read_text()
+    assert verb(cluster, "purge", "narrow", "--force").returncode == 0
+    assert cluster.mailbox("narrow").depth == 0
 
 
 # ---- dead letters ----

@@ -301,7 +301,7 @@ def test_a_worker_says_what_its_application_says_of_its_mailboxes() -> None:
     cluster.publish("a", "b", mailbox="third")
     cluster.publish("a")
     number = cluster.publish("b")
-    assert cluster.client.confirms[number].detail.startswith("block: mailbox 'celery' holds 1 messages, its limit is 1")
+    assert cluster.client.confirms[number].detail.startswith("block: mailbox 'celery' holds 1 message, its limit is 1")
     # What it does not say, or says and cannot be, stays as it is.
     worker.say(Attach(["celery"], 1, 1, bounds=Bounds(5)), Attach(["celery"], 1, 1, bounds=Bounds(-1, "burst")))
     cluster.restart()

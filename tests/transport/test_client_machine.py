@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from greenroom.transport.clock import Now
 from greenroom.transport.codec import BadFrame, Parts, decode_to_broker, envelopes_of
-from greenroom.transport.errors import BrokerUnavailable, GreenroomError, NotAllowed, UnknownOutcome
+from greenroom.transport.errors import BrokerUnavailable, GreenroomError, MailboxFull, NotAllowed, UnknownOutcome
 from greenroom.transport.message import Envelope, State
 from greenroom.transport.peer.attachment import (
     CloseLink,
@@ -22,8 +22,8 @@ from greenroom.transport.peer.attachment import (
     Tick,
     Transmit,
 )
-from greenroom.transport.peer.client import Answered, ClientMachine, Closed, Effect, Ended, Learned
-from greenroom.transport.peer.publisher import Submission, cut
+from greenroom.transport.peer.client import Answered, ClientMachine, Closed, Effect, Ended, Learned, Waiting
+from greenroom.transport.peer.publisher import BLOCKED_TOLD, Blocked, Submission, cut
 from greenroom.transport.verbs import (
     PROTOCOL_VERSION,
     Confirm,
@@ -63,9 +63,11 @@ class World:
         self.learned: list[Known] = []
         self.answers: list[Reply] = []
         self.closed: list[GreenroomError | None] = []
+        self.waits: list[Blocked] = []
         # --- the broker ---
         self.reachable = True
         self.refuse: Refusal = Refusal.ACCEPTED
+        self.detail = ""
         self.epoch = 1
         self.session = ""
         self.sessions: dict[str, dict[int, Confirm]] = {}
@@ -101,6 +103,8 @@ class World:
                 self.learned += effect.results
             elif isinstance(effect, Answered):
                 self.answers.append(effect.reply)
+            elif isinstance(effect, Waiting):
+                self.waits += effect.blocked
             else:
                 assert isinstance(effect, Closed)
                 self.closed.append(effect.error)
@@ -173,7 +177,7 @@ class World:
             return
         if publish.number not in outcomes:
             assert publish.number == len(outcomes) + 1, "batches come in order"
-            outcomes[publish.number] = Confirm(0, self.epoch, publish.number, self.refuse)
+            outcomes[publish.number] = Confirm(0, self.epoch, publish.number, self.refuse, detail=self.detail)
             if self.refuse == Refusal.ACCEPTED:
                 for group in publish.groups:
                     self.accepted += [envelope.id for envelope in envelopes_of(group, parts)]
@@ -279,6 +283,28 @@ def test_a_deadline_ends_a_call_that_is_sent_and_not_confirmed() -> None:
     assert isinstance(world.endings[submission], UnknownOutcome)
     world.serve()
     assert world.accepted == ["0", "1"]
+
+
+def test_who_waits_for_room_hears_of_it_once_and_may_give_up() -> None:
+    world = World()
+    submission = world.publish("1")
+    world.refuse, world.detail = Refusal.MAILBOX_FULL, "block: m is full"
+    for _ in range(100):
+        world.serve()
+        world.sleep(SECOND // 10)
+    [told] = world.waits
+    assert (told.mailbox, told.detail) == ("m", "m is full")
+    assert told.waited >= BLOCKED_TOLD
+    assert world.endings == {}
+    world.act(world.machine.give_up(submission, world.now))
+    assert isinstance(world.endings[submission], MailboxFull)
+    world.refuse = Refusal.ACCEPTED
+    world.serve()
+    world.sleep(60 * SECOND)
+    world.serve()
+    assert world.accepted == []
+    assert world.machine.wake_at() == 0
+    assert world.machine.publisher.idle
 
 
 def test_d6_a_broker_that_forgot_the_session_ends_what_is_unconfirmed_and_gets_the_rest_in_a_new_one() -> None:

@@ -25,8 +25,10 @@ from greenroom.transport.message import Envelope
 from greenroom.transport.peer.publisher import (
     BLOCKED_FIRST,
     BLOCKED_MAX,
+    BLOCKED_TOLD,
     HELD_BATCHES,
     HELD_BYTES_MAX,
+    Blocked,
     Ending,
     Publisher,
     Submission,
@@ -274,6 +276,46 @@ def test_a_mailbox_that_blocks_is_tried_again_with_growing_delay_until_there_is_
     assert delays == [min(BLOCKED_FIRST * 2**n, BLOCKED_MAX) for n in range(8)]
     assert publisher.confirmed(confirm(9), now) == [Ending(submission, None)]
     assert publisher.wake_at() == 0
+
+
+def test_calls_that_wait_long_for_room_are_told_of_once_until_there_was_room() -> None:
+    publisher = Publisher()
+
+    def wait_out(number: int, now: int) -> tuple[int, int, list[Blocked]]:
+        """Be refused again and again for ten seconds; return the next number, the time, and what was told."""
+        end = now + 10_000_000
+        told: list[Blocked] = []
+        while now < end:
+            publisher.confirmed(confirm(number, Refusal.MAILBOX_FULL, "block: m is full"), now)
+            told += publisher.blocked
+            publisher.blocked = []
+            now, number = publisher.wake_at(), number + 1
+            assert len(publisher.next_messages(now)) == 1
+        return number, now, told
+
+    began = 5
+    submit(publisher, "m", envelopes(0, 1))
+    publisher.next_messages(began)
+    number, now, told = wait_out(1, began)
+    [blocked] = told
+    assert (blocked.mailbox, blocked.detail) == ("m", "m is full")
+    assert BLOCKED_TOLD <= blocked.waited < 2 * BLOCKED_TOLD
+    publisher.confirmed(confirm(number), now)
+    submit(publisher, "m", envelopes(1, 1))
+    publisher.next_messages(now)
+    assert len(wait_out(number + 1, now)[2]) == 1
+
+
+def test_a_submission_that_is_given_up_while_it_is_blocked_is_never_sent_again() -> None:
+    publisher = Publisher()
+    submission = submit(publisher, "m", envelopes(0, 1))
+    publisher.next_messages(0)
+    publisher.confirmed(confirm(1, Refusal.MAILBOX_FULL, "block: m is full"), 0)
+    ending = publisher.expire(submission, ["tcp://a:1"], 0.5)
+    assert isinstance(ending.error, MailboxFull)
+    assert (str(ending.error), ending.error.mailbox) == ("m is full", "m")
+    assert publisher.next_messages(BLOCKED_MAX) == []
+    assert publisher.idle
 
 
 def test_a_blocked_mailbox_keeps_the_order_and_holds_up_no_other() -> None:

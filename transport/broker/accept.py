@@ -178,7 +178,8 @@ class Accepting:
             policy = declared.on_full or policy
         blocked = "block: " if policy == "block" else ""
         if depth + more > limit:
-            return f"{blocked}mailbox {name!r} holds {depth} messages, its limit is {limit}, and {more} more came"
+            holds = "1 message" if depth == 1 else f"{depth} messages"
+            return f"{blocked}mailbox {name!r} holds {holds}, its limit is {limit}, and {more} more came"
         if mailbox is not None and not mailbox.strongest:
             size = sum(lane.bytes for lane in mailbox.lanes)
             if size > settings.memory_bytes_max and not self._desk.durability(mailbox):

@@ -27,7 +27,7 @@ from ..errors import GreenroomError, NotAllowed, UnknownOutcome
 from ..verbs import ITEMS_MAX, Confirm, Known, Op, Refusal, Reply, Request, Results, Role, Unwatch, Watch
 from . import attachment as links
 from .attachment import Attachment, State
-from .publisher import Chunk, Ending, Publisher, Submission
+from .publisher import Blocked, Chunk, Ending, Publisher, Submission
 from .results import ResultBook
 
 #: How exactly limits of time are kept.
@@ -63,7 +63,13 @@ class Closed(msgspec.Struct, frozen=True):
     error: GreenroomError | None
 
 
-Effect = links.OpenLink | links.CloseLink | links.Transmit | Ended | Learned | Answered | Closed
+class Waiting(msgspec.Struct, frozen=True):
+    """Calls have waited for room in these mailboxes for a while, and go on waiting."""
+
+    blocked: list[Blocked]
+
+
+Effect = links.OpenLink | links.CloseLink | links.Transmit | Ended | Learned | Answered | Waiting | Closed
 
 
 class ClientMachine:
@@ -122,6 +128,13 @@ class ClientMachine:
                 submission.reach_by = now.boot + self.connect_timeout
             self._limits_at = self._limits_at or now.boot + LIMITS_INTERVAL
         return effects
+
+    def give_up(self, submission: Submission, now: Now) -> list[Effect]:
+        """Nobody waits for this one any more: what was not sent yet never will be."""
+        began = self._limited.get(submission, now.boot)
+        waited = (now.boot - began) / MICROSECONDS
+        ending = self.publisher.expire(submission, self.attachment.addresses, waited, self.why)
+        return self._end([ending], [])
 
     def ask(self, ids: Sequence[str], now: Now) -> list[Effect]:
         """Ask for results: Learned follows, now for what is known, else when it comes."""
@@ -224,6 +237,9 @@ class ClientMachine:
             elif isinstance(verb, Reply):
                 out.append(Answered(verb))
         self._end(endings, out)
+        if self.publisher.blocked:
+            out.append(Waiting(self.publisher.blocked))
+            self.publisher.blocked = []
 
     def _attached(self, effect: links.Attached, now: Now, out: list[Effect]) -> None:
         self.publisher.grant = effect.welcome.publish_bytes

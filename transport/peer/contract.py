@@ -46,6 +46,13 @@ class Client(Protocol):
         """
         ...
 
+    def give_up(self, promise: Any) -> None:
+        """Wait no longer for a publish: its promise is broken, and what was not sent yet never will be.
+
+        What was sent may be accepted all the same.
+        """
+        ...
+
     def publish_nowait(self, mailbox: str, envelopes: Sequence[Envelope]) -> Promise[object]:
         """Send without a deadline; blocks only while more is unconfirmed than a broker grants."""
         ...

@@ -12,7 +12,8 @@ does not know can only begin at number 1: when batches above it were said alread
 unknown, and the owner renews the session.
 
 A lane whose mailbox is full and asks to be blocked for ("block:") keeps its chunks and tries one batch
-after 0.1 s, doubling to 5 s, until their submissions run out of time.
+after 0.1 s, doubling to 5 s, until their submissions run out of time or are given up. After BLOCKED_TOLD
+`blocked` has a word on it, once, for people who wonder.
 
 What can never happen: two submissions with one end each other's; a number with two contents; a chunk that
 is in a batch and in a lane at once; a batch that is sent while more than the grant is unconfirmed (one
@@ -28,20 +29,11 @@ from typing import Final
 import msgspec
 
 from ..codec import BODY_BYTES_MAX, FRAME_BYTES_MAX, Parts, cut_group, encode_publish
-from ..errors import (
-    BrokerUnavailable,
-    FrameTooLarge,
-    GreenroomError,
-    LocalProtocolError,
-    MailboxFull,
-    NotAllowed,
-    RemoteProtocolError,
-    StoreFull,
-    UnknownOutcome,
-)
+from ..errors import FrameTooLarge, GreenroomError, LocalProtocolError, MailboxFull, UnknownOutcome
 from ..message import Envelope
 from ..verbs import ITEMS_MAX, Confirm, Group, Publish, Refusal
 from .packing import array_header
+from .refusals import BLOCK_PREFIX, error_of, unavailable
 
 #: What may be unconfirmed before a broker's Welcome says another number (spec D9).
 GRANT_DEFAULT: Final = 8 << 20
@@ -50,18 +42,18 @@ GRANT_DEFAULT: Final = 8 << 20
 BATCH_BYTES_MAX: Final = FRAME_BYTES_MAX - (8 << 10)
 BLOCKED_FIRST: Final = 100_000
 BLOCKED_MAX: Final = 5_000_000
+#: About when whoever waits begins to wonder.
+BLOCKED_TOLD: Final = 3_000_000
 #: With so many batches on the way, what waits is held until one is confirmed or it has grown to HELD_BYTES_MAX. It
 #: loses no time, since a broker commits together what came during a commit, and spares it many small frames.
 HELD_BATCHES: Final = 4
 HELD_BYTES_MAX: Final = 64 << 10
-#: How the broker marks the refusal of a mailbox whose policy is to wait.
-BLOCK_PREFIX: Final = "block:"
 
 
 class Submission:
     """One call of publish. `token` is its owner's business. Times are boot microseconds; 0: no such limit."""
 
-    __slots__ = ("deadline", "left", "over", "reach_by", "sent", "size", "token", "why_waiting")
+    __slots__ = ("deadline", "full", "left", "over", "reach_by", "sent", "size", "token", "why_waiting")
 
     def __init__(self, token: object, *, deadline: int = 0) -> None:
         self.token = token
@@ -75,8 +67,9 @@ class Submission:
         self.over = False
         #: A chunk of it was handed out to be sent.
         self.sent = False
-        #: The refusal that it waits out.
+        #: The refusal that it waits out, and of which mailbox.
         self.why_waiting = ""
+        self.full = ""
 
 
 class Chunk(msgspec.Struct, gc=False):
@@ -99,6 +92,14 @@ class Ending(msgspec.Struct, frozen=True):
     error: GreenroomError | None
 
 
+class Blocked(msgspec.Struct, frozen=True):
+    """Calls wait for room in this mailbox, which is full; `waited` microseconds so far."""
+
+    mailbox: str
+    detail: str
+    waited: int
+
+
 class _Batch(msgspec.Struct, gc=False):
     message: Parts
     chunks: list[Chunk]
@@ -107,7 +108,7 @@ class _Batch(msgspec.Struct, gc=False):
 
 
 class _Lane:
-    __slots__ = ("blocked_until", "chunks", "delay", "in_flight", "refused")
+    __slots__ = ("blocked_since", "blocked_until", "chunks", "delay", "in_flight", "refused", "told")
 
     def __init__(self) -> None:
         self.chunks: deque[Chunk] = deque()
@@ -116,6 +117,8 @@ class _Lane:
         self.blocked_until = 0
         #: The delay of the last refusal that asked to be blocked for; 0: not blocked.
         self.delay = 0
+        self.blocked_since = 0
+        self.told = False
         self.in_flight = 0
 
 
@@ -197,6 +200,8 @@ class Publisher:
         self._unconfirmed_bytes = 0
         #: Bytes of chunks in lanes.
         self._waiting_bytes = 0
+        #: Mailboxes that calls have waited for long; whoever takes note empties it.
+        self.blocked: list[Blocked] = []
 
     @property
     def holding(self) -> bool:
@@ -352,6 +357,7 @@ class Publisher:
             for mailbox in batch.lanes:
                 lane = self._lanes[mailbox]
                 lane.blocked_until = lane.delay = 0
+                lane.told = False
             return self._accepted(batch.chunks)
         if len(batch.chunks) > 1 and confirm.refusal in _WORTH_TRYING_ALONE:
             for chunk in batch.chunks:
@@ -362,7 +368,7 @@ class Publisher:
         if confirm.refusal == Refusal.MAILBOX_FULL and confirm.detail.startswith(BLOCK_PREFIX):
             self._block(batch.chunks[0], confirm.detail.removeprefix(BLOCK_PREFIX).strip(), boot)
             return []
-        return self._end(batch.chunks, _error_of(confirm, batch.chunks[0].mailbox))
+        return self._end(batch.chunks, error_of(confirm, batch.chunks[0].mailbox))
 
     def _accepted(self, chunks: list[Chunk]) -> list[Ending]:
         endings: list[Ending] = []
@@ -378,7 +384,13 @@ class Publisher:
     def _block(self, chunk: Chunk, detail: str, boot: int) -> None:
         assert chunk.submission is not None
         chunk.submission.why_waiting = detail
+        chunk.submission.full = chunk.mailbox
         lane = self._lanes[chunk.mailbox]
+        if not lane.delay:
+            lane.blocked_since = boot
+        elif boot - lane.blocked_since >= BLOCKED_TOLD and not lane.told:
+            lane.told = True
+            self.blocked.append(Blocked(chunk.mailbox, detail, boot - lane.blocked_since))
         lane.refused.append(chunk)
         self._waiting_bytes += chunk.size
         if boot >= lane.blocked_until:
@@ -405,7 +417,7 @@ class Publisher:
         """
         submission.over = True
         if submission.why_waiting:
-            error: GreenroomError = MailboxFull(submission.why_waiting)
+            error: GreenroomError = MailboxFull(submission.why_waiting, mailbox=submission.full)
         elif submission.sent:
             error = UnknownOutcome(
                 f"the broker did not confirm within {waited_seconds:g} s: the messages may have been accepted or not"
@@ -452,15 +464,6 @@ class Publisher:
         return endings
 
 
-def unavailable(addresses: Sequence[str], waited_seconds: float, why: str) -> BrokerUnavailable:
-    """Return the error of a call that no broker heard."""
-    known = tuple(addresses)
-    plain = BrokerUnavailable(addresses=known, waited_seconds=round(waited_seconds, 1))
-    if not why:
-        return plain
-    return BrokerUnavailable(f"{plain} (last: {why})", addresses=known, waited_seconds=plain.waited_seconds)
-
-
 _WORTH_TRYING_ALONE: Final = (Refusal.MAILBOX_FULL, Refusal.NOT_ALLOWED, Refusal.INVALID)
 
 
@@ -472,16 +475,3 @@ def _opens(lane: _Lane, boot: int) -> bool:
         lane.chunks.extendleft(reversed(lane.refused))
         lane.refused = []
     return True
-
-
-def _error_of(confirm: Confirm, mailbox: str) -> GreenroomError:
-    detail = confirm.detail
-    if confirm.refusal == Refusal.MAILBOX_FULL:
-        return MailboxFull(detail, mailbox=mailbox)
-    if confirm.refusal == Refusal.STORE_FULL:
-        return StoreFull(f"{detail or 'the store is full'}; nothing was accepted; free some space on the broker's disk")
-    if confirm.refusal == Refusal.NOT_ALLOWED:
-        return NotAllowed(detail or f"publishing to mailbox {mailbox!r} is not allowed")
-    if confirm.refusal == Refusal.UNKNOWN_SESSION:
-        return UnknownOutcome(detail or "the broker does not know this session: what became of the batch is unknown")
-    return RemoteProtocolError(f"the broker refused a batch for mailbox {mailbox!r}: {detail or confirm.refusal}")

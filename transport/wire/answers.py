@@ -11,12 +11,14 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, InvalidStateError
 from functools import partial
 from typing import Any, TypeVar
 
+from ..clock import MICROSECONDS
 from ..errors import GreenroomError
+from ..peer.publisher import Blocked
 from ..peer.results import is_terminal
 from ..verbs import Known
 from .stand_in import StandIn
@@ -137,3 +139,14 @@ def fail(future: Future[Any], error: GreenroomError) -> None:
     """Break a promise."""
     with contextlib.suppress(InvalidStateError):  # as above
         future.set_exception(error)
+
+
+def tell_of_blocked(mailboxes: Iterable[Blocked]) -> None:
+    """Let the log say why calls do not return: their mailboxes are full, and wait is what they were told to do then."""
+    for blocked in mailboxes:
+        _logger.warning(
+            "mailbox_full: %s; a call has waited %d s for room and goes on waiting, until workers make some. "
+            "confirm_timeout bounds the wait, Ctrl-C ends it",
+            blocked.detail,
+            blocked.waited // MICROSECONDS,
+        )

@@ -29,7 +29,8 @@ import uuid_utils
 from ..clock import MICROSECONDS, Clock, system_now
 from ..errors import GreenroomError, LocalProtocolError, OperationalError
 from ..message import Envelope, Flag
-from ..peer.publisher import GRANT_DEFAULT, Submission, cut, unavailable
+from ..peer.publisher import GRANT_DEFAULT, Submission, cut
+from ..peer.refusals import unavailable
 from ..requests import LIST_MAX, SHAPES, Fetched, FetchResults
 from ..verbs import Known, Op, Reply
 from .address import parse_address
@@ -103,6 +104,14 @@ class Client:
         """
         patience = self._connect_timeout if deadline_seconds is None else deadline_seconds
         return self._publish(mailbox, envelopes, deadline_seconds, QUEUE_BYTES_MAX, patience, patient=False)
+
+    def give_up(self, promise: Future[None]) -> None:
+        """Wait no longer for a publish: its future fails, and what was not sent yet never will be.
+
+        What was sent may be accepted all the same.
+        """
+        if self._thread is not None:
+            self._thread.drop(promise)
 
     def publish_nowait(self, mailbox: str, envelopes: Sequence[Envelope]) -> Future[None]:
         """Send without waiting for a broker; blocks while more is unconfirmed than a broker grants.
@@ -229,7 +238,7 @@ class Client:
         try:
             reply = self._await_reply(thread, future, seconds)
         except BaseException:
-            thread.drop_request(future)
+            thread.drop(future)
             raise
         return msgspec.msgpack.decode(reply.value, type=SHAPES[op][1])
 

@@ -33,7 +33,7 @@ from ..peer import client as machines
 from ..peer.client import ClientMachine, RequestRefused
 from ..peer.publisher import Chunk, Submission
 from ..verbs import Known, Op, Reply
-from .answers import Answer, Awaited, ResultCallback, complete, fail, kept_promise
+from .answers import Answer, Awaited, ResultCallback, complete, fail, kept_promise, tell_of_blocked
 from .link import Link
 from .stand_in import StandIn
 from .wakeup import Wakeup
@@ -165,9 +165,9 @@ class ClientThread:
         self._order(self._request, op, params, future)
         return future
 
-    def drop_request(self, future: Future[Reply]) -> None:
-        """Nobody waits for this answer any more."""
-        self._order(self._drop_request, future)
+    def drop(self, future: Future[Any]) -> None:
+        """Nobody waits for this request, or this submission, any more."""
+        self._order(self._drop, future)
 
     def be_there(self) -> None:
         """See that somebody receives, for those who do not wait by the futures themselves."""
@@ -357,6 +357,8 @@ class ClientThread:
                     self._awaited.learn(known, self._told)
             elif isinstance(effect, machines.Answered):
                 self._answer(effect.reply)
+            elif isinstance(effect, machines.Waiting):
+                self._told.append(partial(tell_of_blocked, effect.blocked))
             elif isinstance(effect, links.Transmit):
                 link = self._link
                 if link is not None and not all(map(link.send, effect.messages)):
@@ -418,12 +420,12 @@ class ClientThread:
         self._requests[number] = future
         self._act(effects)
 
-    def _drop_request(self, future: Future[Reply]) -> None:
-        for number, waiting in self._requests.items():
-            if waiting is future:
-                del self._requests[number]
-                self._machine.drop_request(number)
-                return
+    def _drop(self, future: Future[Any]) -> None:
+        for number in [number for number, waiting in self._requests.items() if waiting is future]:
+            del self._requests[number]
+            self._machine.drop_request(number)
+        for submission in [submission for submission in self._submissions if submission.token is future]:
+            self._act(self._machine.give_up(submission, self._clock()))
 
     def _leave(self) -> None:
         self._send_what_waits(self._clock())
@@ -454,12 +456,9 @@ class ClientThread:
 
     def _answer(self, reply: Reply) -> None:
         future = self._requests.pop(reply.number, None)
-        if future is None:
-            return
-        if reply.error:
-            self._told.append(partial(fail, future, RequestRefused(reply.error)))
-        else:
-            self._told.append(partial(complete, future, reply))
+        if future is not None:
+            refused = partial(fail, future, RequestRefused(reply.error))
+            self._told.append(refused if reply.error else partial(complete, future, reply))
 
     def _break(self, future: Future[Known] | None, error: GreenroomError) -> None:
         if future is not None:

@@ -234,6 +234,27 @@ def test_a_mailbox_that_blocks_makes_callers_wait_until_there_is_room_or_their_t
         waiting.result(10)
 
 
+def test_who_waits_for_room_is_told_so_after_a_while_and_may_give_up(
+    start_broker: StartBroker, make_client: MakeClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = BrokerSettings(mailbox_max_messages=1, mailbox_on_full="block")
+    client = make_client(start_broker(settings=settings).address)
+    client.publish("m", envelopes("a", 1)).result(5)
+    waiting = client.publish("m", envelopes("b", 1))
+    with pytest.raises(TimeoutError):
+        waiting.result(4.0)
+    [said] = [record.getMessage() for record in caplog.records if record.name == "greenroom.client"]
+    assert said.startswith(
+        "mailbox_full: mailbox 'm' holds 1 message, its limit is 1, and 1 more came; a call has waited"
+    )
+    client.give_up(waiting)
+    with pytest.raises(MailboxFull) as caught:
+        waiting.result(5)
+    assert caught.value.mailbox == "m"
+    # Nothing is left for the exit of the process to wait for.
+    client.flush(0.1)
+
+
 def test_what_is_sent_in_the_background_is_confirmed_by_a_flush_which_raises_the_first_failure(
     start_broker: StartBroker, make_client: MakeClient
 ) -> None:
