@@ -20,6 +20,7 @@ import pytest
 
 from greenroom.transport.errors import DataFolderLocked, StoreFailed, StoreFull
 from greenroom.transport.store.apsw_connection import connect_apsw
+from greenroom.transport.store.connection import Connection
 from greenroom.transport.store.folder import DataFolder
 from greenroom.transport.store.records import (
     Append,
@@ -58,6 +59,51 @@ def test_the_folder_is_private(tmp_path: Path) -> None:
     assert {stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()} == {0o600}
     assert int((folder / "lock").read_text()) == os.getpid()
     assert (folder / "ballast").stat().st_size == MIB
+    store.close()
+
+
+def test_d7_the_log_is_written_over_itself_and_synced_before_sqlite_sees_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # After an fsync that failed, what can be read of it may not be on disk; tests of the simulated disk say why.
+    store = SqliteStore(tmp_path, connect=connect_apsw(), ballast_bytes=0)
+    base = store.open().next_position
+    store.commit([append(base, bytes(3 * MIB))], FULL)
+    store.crash()
+    log = tmp_path / "store.db-wal"
+    left = log.read_bytes()
+    written = bytearray()
+    deeds: list[str] = []
+    pwrite, fsync = os.pwrite, os.fsync
+
+    def is_log(descriptor: int) -> bool:
+        return os.path.samestat(os.fstat(descriptor), log.stat())
+
+    def spy_write(descriptor: int, data: bytes, offset: int) -> int:
+        if is_log(descriptor):
+            assert offset == len(written)
+            data = data[: MIB // 3]  # a write may be short
+            written.extend(data)
+            deeds.append("write")
+        return pwrite(descriptor, data, offset)
+
+    def spy_sync(descriptor: int) -> None:
+        fsync(descriptor)
+        if is_log(descriptor):
+            deeds.append("sync")
+
+    def connect(database: str) -> Connection:
+        deeds.append("connect")
+        return connect_apsw()(database)
+
+    monkeypatch.setattr(os, "pwrite", spy_write)
+    monkeypatch.setattr(os, "fsync", spy_sync)
+    store = SqliteStore(tmp_path, connect=connect, ballast_bytes=0)
+    store.open()
+    assert written == left
+    assert [deed for deed in deeds if deed != "write"] == ["sync", "connect"]
+    assert deeds.index("sync") == len(deeds) - 2
+    assert [row.base for row in store.read_ready("work", 0, 0, 9)] == [base]
     store.close()
 
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 
 from ..errors import DataFolderLocked, StoreFailed
 from ..store.connection import SQLITE_FULL, code_of_os_error
-from ..store.folder import CONFIRMED_BYTES, pack_confirmed, unpack_confirmed
+from ..store.folder import CONFIRMED_BYTES, LOG_SUFFIX, RENEWED_BYTES, pack_confirmed, unpack_confirmed
 from .files import SimFile
 from .mount import Mount
 
@@ -41,6 +41,7 @@ class SimFolder:
         try:
             with self._failing("open"):
                 self._mount.open(self.database)
+                self._renew_log()
                 self._confirmed = self._mount.open("confirmed")
                 self._mount.sync_names()
             if (capacity := self._mount.files.capacity) is not None:
@@ -55,6 +56,14 @@ class SimFolder:
         """Let another broker take the folder."""
         if self in self._holders:
             self._holders.remove(self)
+
+    def _renew_log(self) -> None:
+        log = self._mount.open(self.database + LOG_SUFFIX)
+        offset = 0
+        while part := self._mount.read(log, offset, RENEWED_BYTES):
+            self._mount.write(log, offset, part)
+            offset += len(part)
+        self._mount.sync(log)
 
     def renew_ballast(self) -> bool:
         """Try to lay the ballast down again, with half as much left over; return whether it is there now."""

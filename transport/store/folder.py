@@ -3,7 +3,8 @@
 Owns the folder's creation (0700, its files 0600) and four files in it:
 
 - `lock`: held with flock by the one broker that may use the folder, with its process id inside;
-- `store.db`: only its name is known here; SQLite keeps it, and `store.db-wal` beside it;
+- `store.db`: only its name is known here; SQLite keeps it, and its log `store.db-wal` beside it. What the log holds is
+  written once more before SQLite sees it: see `_renew_log`;
 - `ballast`: room that a full disk gives back, so that settles and leases still commit (spec D29);
 - `confirmed`: the number of the last commit that was synced. SQLite takes a damaged log for one that was torn
   by a power cut and drops its tail without a word; with this number the store notices. It is written after
@@ -35,6 +36,11 @@ BALLAST_BYTES = 32 << 20
 #: large enough that a page which changes with every commit is written to the database once in hundreds of
 #: them.
 LOG_BYTES = 8 << 20
+
+#: What SQLite appends to a database's name for its log.
+LOG_SUFFIX = "-wal"
+#: How much of the log is written over itself at a time.
+RENEWED_BYTES = 1 << 20
 
 _CONFIRMED = struct.Struct("<QI")
 #: What the file `confirmed` holds.
@@ -136,6 +142,7 @@ class DataFolder:
             # Over the last one's and as long, since a full disk may have no room for a file that grows.
             os.pwrite(self._lock, b"%-20d\n" % os.getpid(), 0)
             os.close(_open_private(Path(self.database)))  # before SQLite does, which would ask the umask
+            self._renew_log()
             self._confirmed = _open_private(self.path / "confirmed")
             _sync_folder(self.path)
             if created:
@@ -145,6 +152,24 @@ class DataFolder:
         self._ballast_bytes = min(self._ballast_bytes, whole // 4)
         self.log_bytes = min(self.log_bytes, whole // 16)
         self._lay_ballast(margin_bytes=0)
+
+    def _renew_log(self) -> None:
+        """Write the log over itself and sync it, so that all that can be read of it is on disk.
+
+        When an fsync fails, the system takes what it could not write for written: it goes on to show it to readers
+        and never writes it again, nor does a later fsync say so. SQLite would go on behind it, and whatever was
+        confirmed there would go with it at a power cut.
+
+        The file is made here if it is not there, for SQLite does not look whether its name came to the disk.
+        """
+        log = _open_private(Path(self.database + LOG_SUFFIX))
+        try:
+            offset = 0
+            while part := os.pread(log, RENEWED_BYTES, offset):
+                offset += os.pwrite(log, part, offset)
+            os.fsync(log)
+        finally:
+            os.close(log)
 
     def renew_ballast(self) -> bool:
         """Try to lay the ballast down again; return whether it is there now.

@@ -91,6 +91,9 @@ def prepare(connection: Connection) -> bool:
     if not version and not application and not tables:
         # Free pages can be given back to a full file system. It must be said before the first table.
         connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+        # The first page is written behind a journal, the only one that there ever is. That it is gone must be on
+        # disk before anything is confirmed: were it there again after a power cut, it would undo all that came since.
+        connection.execute("PRAGMA synchronous = EXTRA")
         _log_ahead(connection)
         return True
     if application != APPLICATION_ID:
