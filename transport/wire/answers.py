@@ -14,11 +14,11 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, InvalidStateError
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from ..clock import MICROSECONDS
 from ..errors import GreenroomError
-from ..peer.publisher import Blocked
+from ..peer.publisher import Blocked, Submission
 from ..peer.results import is_terminal
 from ..verbs import Known
 from .stand_in import StandIn
@@ -150,3 +150,13 @@ def tell_of_blocked(mailboxes: Iterable[Blocked]) -> None:
             blocked.detail,
             blocked.waited // MICROSECONDS,
         )
+
+
+def end(submission: Submission, error: GreenroomError | None, released: Callable[[int], None]) -> None:
+    """A submission is over: `released(bytes)` is called, and its future is kept or broken."""
+    released(submission.size)
+    future = cast("Future[None]", submission.token)
+    if error is None:
+        complete(future, None)
+    else:
+        fail(future, error)

@@ -132,7 +132,7 @@ class Client:
         pending = list(self._open)
         if pending:
             if self._thread is not None:
-                self._thread.be_there()
+                self._thread.stand_in.look()
             _, late = wait(pending, timeout)
             if late:
                 raise TimeoutError(f"{len(late)} of {len(pending)} publishes were not confirmed within {timeout:g} s")

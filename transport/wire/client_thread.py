@@ -21,7 +21,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from functools import partial
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import zmq
 
@@ -33,7 +33,7 @@ from ..peer import client as machines
 from ..peer.client import ClientMachine, RequestRefused
 from ..peer.publisher import Chunk, Submission
 from ..verbs import Known, Op, Reply
-from .answers import Answer, Awaited, ResultCallback, complete, fail, kept_promise, tell_of_blocked
+from .answers import Answer, Awaited, ResultCallback, complete, end, fail, kept_promise, tell_of_blocked
 from .link import Link
 from .stand_in import StandIn
 from .wakeup import Wakeup
@@ -96,9 +96,10 @@ class ClientThread:
         self._submissions: dict[Submission, None] = {}
         #: What a caller may carry out himself: these open and close no link while there is one.
         self._simple = (self._submit, self._ask)
-        self._stand_in = StandIn(self)
-        self._idle.register(self._stand_in.fileno(), select.POLLIN)
-        self._awaited = Awaited(self._stand_in)
+        #: Who receives: callers who wait in other ways than by their futures must have it `look`.
+        self.stand_in = StandIn(self)
+        self._idle.register(self.stand_in.fileno(), select.POLLIN)
+        self._awaited = Awaited(self.stand_in)
         self._thread = threading.Thread(target=self._run, name="greenroom-client", daemon=True)
 
     def start(self) -> None:
@@ -114,7 +115,7 @@ class ClientThread:
         """In the child of a fork: this thread does not exist here. libzmq's sockets are the parent's to close."""
         self.ended = True
         self._wakeup.close()
-        self._stand_in.close()
+        self.stand_in.close()
 
     @property
     def attached(self) -> bool:
@@ -130,7 +131,7 @@ class ClientThread:
 
     def promise(self) -> Future[None]:
         """Return the future of a submission."""
-        return Answer(self._stand_in)
+        return Answer(self.stand_in)
 
     def submit(self, submission: Submission, chunks: Sequence[Chunk], watched: Sequence[str], patient: bool) -> None:
         """Publish; the submission's token is the future that is completed at its end."""
@@ -161,17 +162,13 @@ class ClientThread:
 
     def request(self, op: Op, params: bytes) -> Future[Reply]:
         """Ask the broker."""
-        future: Future[Reply] = Answer(self._stand_in)
+        future: Future[Reply] = Answer(self.stand_in)
         self._order(self._request, op, params, future)
         return future
 
     def drop(self, future: Future[Any]) -> None:
         """Nobody waits for this request, or this submission, any more."""
         self._order(self._drop, future)
-
-    def be_there(self) -> None:
-        """See that somebody receives, for those who do not wait by the futures themselves."""
-        self._stand_in.look()
 
     def leave(self) -> None:
         """Say goodbye and end."""
@@ -184,7 +181,7 @@ class ClientThread:
             if not self._signalled or (self._holding and not may_wait):
                 self._signalled = True
                 self._wakeup.wake()
-                self._stand_in.look()
+                self.stand_in.look()
             if self._finished:
                 self._refuse_orders()
 
@@ -210,7 +207,7 @@ class ClientThread:
         machine = self._machine
         if link is None or link.closed or not machine.attached:
             return False
-        if self._stand_in.nobody_is_on_duty:
+        if self.stand_in.nobody_is_on_duty:
             # Nobody has looked for a moment: the connection may be over, and then nothing more should be sent there.
             link.suspect()
             if link.closed or link.pending():
@@ -267,16 +264,25 @@ class ClientThread:
         link, timeout = self._attended
         if link is None or link.closed or self.ended:
             return False
+        if self._intake:
+            return True
         milliseconds = -int(-seconds * 1_000 // 1)
-        return bool(self._intake) or link.wait_beside(milliseconds if timeout is None else min(milliseconds, timeout))
+        ready = link.wait_beside(milliseconds if timeout is None else min(milliseconds, timeout))
+        self._note_wakeup(ready or ())
+        return ready is not None
+
+    def _note_wakeup(self, ready: Sequence[int]) -> None:
+        """Whoever orders sets the flag first, and the pass that takes the flag back may come in between."""
+        if self._wakeup.fileno() in ready:
+            self._signalled = True
 
     # --- the thread ----------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
         try:
             while not self.ended:
-                if self._stand_in.rests():
-                    self._stand_in.rest()
+                if self.stand_in.rests():
+                    self.stand_in.rest()
                     continue
                 with self._lock:
                     timeout = self._pass()
@@ -287,7 +293,7 @@ class ClientThread:
                 if link is None:
                     self._idle.poll(timeout)
                 else:
-                    link.wait(timeout)
+                    self._note_wakeup(link.wait(timeout))
         except Exception as error:  # everybody who waits learns of it, and the next call starts anew
             _logger.exception("the client's thread failed")
             self._error = GreenroomError(f"the client failed unexpectedly: {type(error).__name__}: {error}")
@@ -370,7 +376,7 @@ class ClientThread:
                     self._link.close(FAREWELL_MILLISECONDS if effect.orderly else 0)
                     self._link = None
                     # The thread may be waiting at that link, while somebody stands in.
-                    self._stand_in.call()
+                    self.stand_in.call()
             else:
                 self.ended = True
                 self._error = effect.error
@@ -383,8 +389,10 @@ class ClientThread:
             self._act(self._machine.apply(links.LinkLost(effect.link, str(error)), self._clock()))
             return
         link.watch(self._wakeup.fileno(), beside=True)
-        link.watch(self._stand_in.fileno())
+        link.watch(self.stand_in.fileno())
         self._link = link
+        # The thread may be waiting where there was no link, while somebody stands in.
+        self.stand_in.call()
         self._act(self._machine.apply(links.LinkOpened(effect.link, link.token), self._clock()))
 
     # --- orders, in the thread -----------------------------------------------------------------------------------
@@ -444,15 +452,7 @@ class ClientThread:
 
     def _end(self, submission: Submission, error: GreenroomError | None) -> None:
         self._submissions.pop(submission, None)
-        self._told.append(partial(self._tell_end, submission, error))
-
-    def _tell_end(self, submission: Submission, error: GreenroomError | None) -> None:
-        self._released(submission.size)
-        future = cast("Future[None]", submission.token)
-        if error is None:
-            complete(future, None)
-        else:
-            fail(future, error)
+        self._told.append(partial(end, submission, error, self._released))
 
     def _answer(self, reply: Reply) -> None:
         future = self._requests.pop(reply.number, None)
@@ -479,7 +479,7 @@ class ClientThread:
         self._refuse_orders()
         self._context.term()
         self._wakeup.close()
-        self._stand_in.close()
+        self.stand_in.close()
 
     def _refuse_orders(self) -> None:
         error = self._why_over()

@@ -178,13 +178,13 @@ class Link:
             self._unsure = False
         return self._unsure
 
-    def wait(self, timeout_milliseconds: int | None) -> None:
-        """Wait for input as `poll` does, without touching the socket, which another thread may use meanwhile.
+    def wait(self, timeout_milliseconds: int | None) -> list[int]:
+        """Wait and return as `poll` does, without touching the socket, which another thread may use meanwhile.
 
         Right after `pending` said no; whoever sends meanwhile must ask `pending` himself, and see to it that this
         wait ends if there is something: a send takes in what the descriptor would have told.
         """
-        self._look(timeout_milliseconds)
+        return self._look(timeout_milliseconds)
 
     def suspect(self) -> None:
         """Look what there is without polling, which another thread may be doing: for `receive`, `pending`, `closed`."""
@@ -192,9 +192,10 @@ class Link:
         if has_input(self._monitor):
             self.closed = True
 
-    def wait_beside(self, timeout_milliseconds: int) -> bool:
-        """Wait as `wait` does, also while another thread is in it; False when the connection seems to close."""
-        return all(descriptor != self._monitor_descriptor for descriptor, _ in self._beside.poll(timeout_milliseconds))
+    def wait_beside(self, timeout_milliseconds: int) -> list[int] | None:
+        """Wait as `wait` does, also while another thread is in it; None when the connection seems to close."""
+        ready = [descriptor for descriptor, _ in self._beside.poll(timeout_milliseconds)]
+        return None if self._monitor_descriptor in ready else ready
 
     def fileno(self) -> int:
         """Return libzmq's descriptor. It signals edges, not levels: only `poll` may wait for it."""

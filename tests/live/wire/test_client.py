@@ -443,7 +443,7 @@ def test_a_caller_who_waits_alone_receives_the_answer_himself(
     client = make_client(start_broker().address)
     client.publish("m", [envelope("first")]).result(5)
     completed_in: list[threading.Thread] = []
-    set_result = Future.set_result
+    set_result: Callable[[Future[object], object], None] = Future[object].set_result
 
     def noted(future: Future[object], value: object) -> None:
         completed_in.append(threading.current_thread())
@@ -477,6 +477,18 @@ def test_an_interrupt_while_standing_in_breaks_the_promise_and_the_next_call_beg
         future.result(5)
     client.publish("m", [envelope("second")]).result(5)
     assert accepted(client) == 2
+
+
+def test_the_thread_is_there_for_whoever_comes_after_one_who_stood_in_for_the_first_link(
+    start_broker: StartBroker, make_client: MakeClient
+) -> None:
+    broker = start_broker()
+    for number in range(30):
+        client = make_client(broker.address)
+        client.publish("m", [envelope(f"a{number}")]).result(5)
+        # Waits by other means than the future's own, which call the thread if need be.
+        waiting = client.publish("m", [envelope(f"b{number}")])
+        assert not wait([waiting], 3).not_done
 
 
 def test_who_does_not_wait_by_the_future_is_served_by_the_thread_at_once(
