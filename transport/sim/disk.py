@@ -17,7 +17,10 @@ the whole process, so this holds for the world with all of its disks.) Nothing s
 
 Promised to survive, and what the store's tests hold it to: a power cut with any choice, a death at any call, a full
 disk, an error of any call. Not promised, and here to show that the tests notice: `lie`, a sync that answers and does
-nothing. Damage (`flip`) is found, not mended.
+nothing. Damage (`flip`) is found, not mended; in the log it is found as long as no power cut comes between, for that
+may take the file `confirmed` back, by which a damaged log differs from one that was torn.
+
+To try many things on one store, make it once, close it, and `fork` the disk for each of them.
 """
 
 from __future__ import annotations
@@ -203,7 +206,7 @@ class SimDisk:
     def fork(self, choose: Choose | None = None) -> SimDisk:
         """Return a disk in the same state that goes its own way: nobody has it open and nothing is armed.
 
-        It takes a twentieth of the time that a new store takes to make its tables.
+        It takes a small part of the time that a new store takes to make its tables.
         """
         other = SimDisk(
             seed=self._seed,
