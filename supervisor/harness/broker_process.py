@@ -12,8 +12,10 @@ from collections.abc import Callable
 from ...transport.broker.events import CloseLink, Effect, Frame, LinkBlocked, LinksClosed, Received, Send, Tick
 from ...transport.broker.settings import BrokerSettings
 from ...transport.codec import Parts, decode_to_broker
+from ...transport.errors import StoreFailed
 from ...transport.peer.framing import frames_of
 from ...transport.sim.broker import SimBroker
+from ...transport.sim.faults import DiskStopped
 from ...transport.store.base import Store
 from ...transport.store.records import Dead, Record
 from ...transport.verbs import Applied, Deliver, FromBroker, Hello, Report
@@ -63,11 +65,13 @@ class BrokerProcess(Process):
         *,
         pages: Callable[[str, list[str]], list[Report]],
         lane_of: Callable[[str], str],
+        ended: Callable[[], object] = lambda: None,
         lane: str = "broker",
         commit_time: int = COMMIT_TIME,
     ) -> None:
         """`pages(node, sessions)` returns the reports of the pages that lie on this host; `lane_of(session)` tells
-        whose session it is, for the timeline."""
+        whose session it is, for the timeline. `ended` is called when it ends by itself or by its disk, not by
+        `die`."""
         super().__init__(clockwork, lane)
         self.address = address
         self.store = store
@@ -77,11 +81,12 @@ class BrokerProcess(Process):
         self.over = ""
         self._trace = trace
         self._lane_of = lane_of
+        self._ended = ended
         self._settings = settings
         self._names: dict[int, str] = {}
         self._blocked: list[tuple[int, list[FromBroker]]] = []
         self.core: Driven | None = None
-        self._fiber = self.fiber(self._run)
+        self._fiber = self.fiber(self._live)
         self._commit_at = 0
         self._room_at = 0
 
@@ -127,6 +132,17 @@ class BrokerProcess(Process):
 
     # --- the process ---------------------------------------------------------------------------------------------
 
+    def _live(self) -> None:
+        try:
+            self._run()
+        except (StoreFailed, DiskStopped) as error:
+            # The disk's last word: a store that cannot be opened, or a process that ended within a call of it.
+            self.over = str(error)
+        self._trace.note(Kind.DEATH, self.lane, how=self.over)
+        self.clockwork.network.unlisten(self.address)
+        self._ended()
+        super().die()
+
     def _run(self) -> None:
         clockwork = self.clockwork
         self._end = clockwork.network.listen(self.address)
@@ -144,6 +160,7 @@ class BrokerProcess(Process):
                 core.apply(LinksClosed(closed))
             if self._commit_at and now.boot >= self._commit_at:
                 self._commit_at = 0
+                self._trace.note(Kind.WRITE, self.lane)
                 if core.commit():
                     self._trace.note(Kind.COMMIT, self.lane, number=core.commits)
             while self._blocked:
@@ -162,7 +179,6 @@ class BrokerProcess(Process):
             times = [at for at in (core.wake_at, self._commit_at) if at]
             self._fiber.sleep(min(times, default=0))
         self.over = core.stopped.reason
-        clockwork.network.unlisten(self.address)
 
     def _frame(self, link: int, message: Parts) -> Frame:
         verbs = decode_to_broker(message)

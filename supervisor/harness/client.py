@@ -192,6 +192,15 @@ class SimClient:
             raise OperationalError(f"the broker did not answer a request within {seconds:g} s") from None
         return msgspec.msgpack.decode(reply.value, type=SHAPES[op][1])
 
+    def kill(self) -> None:
+        """SIGKILL. Of what it waited for, nobody will ever know here."""
+        if self.process.alive:
+            self._trace.note(Kind.DEATH, self.process.lane, how="signal 9")
+            if self._link is not None:
+                self._link.close()
+            self._break_all(UnknownOutcome("the client was killed before the answer came"))
+            self.process.die()
+
     def close(self) -> None:
         """End the session in order."""
         if not self._left:

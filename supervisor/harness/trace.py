@@ -36,6 +36,8 @@ class Kind(enum.StrEnum):
     RETURN = "return"
     #: The broker tells a child that its settle is on disk.
     APPLIED = "applied"
+    #: The broker is about to commit.
+    WRITE = "write"
     #: The broker has committed.
     COMMIT = "commit"
     #: A message has become a dead letter.

@@ -17,13 +17,14 @@ from typing import Final
 from ...actors.app import App
 from ...transport.broker.settings import BrokerSettings
 from ...transport.sim.clock import BOOT_START
-from ...transport.store.memory import MemoryDisk, MemoryStore
+from ...transport.sim.network import SimLink
 from ...transport.verbs import Report
 from ..pool.limits import PoolLimits
 from .broker_process import BrokerProcess
 from .child_process import ChildProcess
 from .client import SECOND, SimClient
 from .clockwork import Clockwork, Process
+from .disks import StoreName, make_disk
 from .node_process import NodeProcess
 from .trace import Trace
 
@@ -32,6 +33,8 @@ ADDRESS: Final = "tcp://broker:5757"
 UP_WITHIN: Final = 60 * SECOND
 #: How long it may take to come to rest after the last fault.
 REST_WITHIN: Final = 3_600 * SECOND
+#: After so much a broker that stopped of itself is started again, as its service manager would.
+BROKER_RESTART: Final = SECOND
 
 
 class NeverAtRest(AssertionError):
@@ -53,13 +56,14 @@ class World:
         settings: BrokerSettings | None = None,
         choose: Callable[[int], int] = lambda _: 0,
         max_tasks: int = 0,
+        store: StoreName = "memory",
     ) -> None:
         """Build it; nothing runs yet. `choose` is asked whose turn it is (see `clockwork`)."""
         self.app = app
         self.clockwork = Clockwork(choose)
         self.trace = Trace(BOOT_START, lambda: self.clockwork.now.boot)
         self.settings = settings or BrokerSettings()
-        self.disk = MemoryDisk()
+        self.disk = make_disk(store)
         self._pids = itertools.count(100)
         self._sessions = itertools.count(1)
         self._lanes: dict[str, str] = {}
@@ -115,16 +119,18 @@ class World:
             self.clockwork,
             self.trace,
             ADDRESS,
-            self.open_store(),
+            self.disk.store(),
             self.settings,
             pages=self._pages,
             lane_of=self.lane_of,
+            ended=self._broker_ended,
         )
 
-    def open_store(self) -> MemoryStore:
-        """Return a store on the world's disk."""
-        self.store = MemoryStore(self.disk)
-        return self.store
+    def _broker_ended(self) -> None:
+        """It stopped of itself, or its disk stopped it: somebody mends the disk and starts it again."""
+        self.disk.crash(power=False)
+        self.disk.heal()
+        self.clockwork.after(BROKER_RESTART, self.restart_broker)
 
     def _pages(self, node: str, sessions: list[str]) -> list[Report]:
         """No page lies on the broker's host: it is another one than the nodes'."""
@@ -146,13 +152,39 @@ class World:
     def kill_broker(self, *, power: bool = False) -> None:
         """SIGKILL: what was not committed is gone; with its `power`, what was not synced is gone as well."""
         if self.broker.alive:
-            self.store.crash(power=power)
+            self.disk.crash(power=power)
             self.broker.die()
 
     def restart_broker(self) -> None:
         """Start the broker again, on the same disk."""
         if not self.broker.alive:
             self._start_broker()
+
+    def kill_client(self, number: int) -> None:
+        """SIGKILL: nobody waits for its calls any more; what it has said is underway."""
+        self.clients[number].kill()
+
+    def client(self, number: int) -> SimClient:
+        """Return the client of this number; if it is dead, its next life, which knows nothing of the one before."""
+        client = self.clients[number]
+        if not client.process.alive:
+            process = Process(self.clockwork, client.process.lane)
+            client = SimClient(process, self.trace, [ADDRESS], self._session(process.lane))
+            self.clients[number] = client
+        return client
+
+    def process(self, lane: str) -> Process | None:
+        """Return who lives on this lane of the timeline."""
+        everybody = [self.broker, *(client.process for client in self.clients), *self.nodes, *self.children]
+        return next((process for process in everybody if process.lane == lane and process.alive), None)
+
+    def link(self, lane: str) -> SimLink | None:
+        """Return the connection of who lives on this lane."""
+        for client in self.clients:
+            if client.process.lane == lane:
+                return client.link
+        process = self.process(lane)
+        return process.line.link if isinstance(process, (NodeProcess, ChildProcess)) else None
 
     # --- time ----------------------------------------------------------------------------------------------------
 
@@ -167,10 +199,12 @@ class World:
 
     def settle(self, within: int = REST_WITHIN) -> None:
         """Let everything come to its end, with no more faults. Raises NeverAtRest."""
+        self.disk.heal()
         self.restart_broker()
-        for child in [process for node in self.nodes for process in (node, *node.children.values())]:
-            if child.paused:
-                child.resume()
+        workers = [process for node in self.nodes for process in (node, *node.children.values())]
+        for process in [self.broker, *workers]:
+            if process.paused:
+                process.resume()
         if not any(node.alive for node in self.nodes):
             self.add_node()
         if not self.clockwork.run(self.at_rest, within):
@@ -184,7 +218,7 @@ class World:
         core = self.broker.core
         if core is None or not self.broker.is_up or core.waits:
             return False
-        return self._unfinished() == 0 and all(client.is_idle() for client in self.clients)
+        return self._unfinished() == 0 and all(client.is_idle() for client in self.clients if client.process.alive)
 
     def _unfinished(self) -> int:
         core = self.broker.core
@@ -195,3 +229,4 @@ class World:
     def close(self) -> None:
         """Let go of everything."""
         self.clockwork.close()
+        self.disk.close()
