@@ -175,6 +175,7 @@ class Status(msgspec.Struct):
     uptime_seconds: float
     accepted: int
     settled: int
+    #: Handed out again although their bodies had started.
     redelivered: int
     dead: int
     refused: int

@@ -235,6 +235,9 @@ class Deaths:
         why = describe(report, ending)
         worker = session.node
         if verdict is Verdict.BACK:
+            if ending is not Ending.BUFFERED:
+                # Nobody is blamed, and yet its body will have run twice.
+                desk.counts.redelivered += 1
             self._places.back(message)
             return
         if ending is Ending.UNKNOWN:
