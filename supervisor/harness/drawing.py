@@ -1,0 +1,165 @@
+"""What Hypothesis draws of a simulated world: few deviations from a calm one, each of which it can take away again.
+
+Owns the plan of an example: how many worker nodes and children there are, which faults happen, where the order of
+turns deviates, and a seed for background jitter. The calm world has one node, no fault, and takes the first that is
+ready; everything here shrinks towards it. Single steps are not drawn: a world takes thousands of them.
+
+Each plan first draws which kinds of fault do not exist in it at all (swarm testing): some bugs show only where others
+leave them the room. A fault of a kind that does not exist is drawn and left out, so that the others stay what they are
+while Hypothesis shrinks.
+
+Limits: FAULTS_MAX faults, TURNS_MAX deviations.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import Final
+
+import msgspec
+from hypothesis import strategies as st
+
+from .disks import StoreName
+from .faults import Anchor, Fault, What
+from .trace import Kind
+
+FAULTS_MAX: Final = 8
+TURNS_MAX: Final = 8
+#: The most events of a kind that an anchor counts.
+NTH_MAX: Final = 10
+#: The most choices that pass between two deviations.
+GAP_MAX: Final = 200
+_JITTERS: Final = (1 << 16) - 1
+#: With jitter, so often another turn than the first is taken.
+_JITTER_SHARE: Final = 0.1
+
+#: Where a drawn fault may be anchored, the most telling first: shrinking goes there.
+ANCHORS: Final = (
+    Kind.STARTED,
+    Kind.RAN,
+    Kind.SETTLE,
+    Kind.APPLIED,
+    Kind.DELIVER,
+    Kind.PUBLISH,
+    Kind.CONFIRM,
+    Kind.WRITE,
+    Kind.COMMIT,
+    Kind.RESULT,
+    Kind.RETURN,
+    Kind.REPORT,
+    Kind.FORK,
+    Kind.READY,
+    Kind.ATTACHED,
+    Kind.DETACHED,
+    Kind.BROKER_UP,
+    Kind.DEAD,
+)
+#: What the store in memory cannot do.
+_OF_REAL_STORE: Final = (What.DIE_IN_COMMIT, What.SYNC_LIES)
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """One example's world. `turns`: after so many choices, take this place in the order of those that are ready."""
+
+    nodes: int = 1
+    children: int = 1
+    clients: int = 1
+    faults: tuple[Fault, ...] = ()
+    turns: tuple[tuple[int, int], ...] = ()
+    jitter: int = 0
+
+    def words(self) -> list[str]:
+        """Say how it differs from the calm world, a line each."""
+        size = f"{self.nodes} x {self.children} children" if self.nodes > 1 or self.children > 1 else ""
+        turns = f"another order at {len(self.turns)} places" if self.turns else ""
+        jitter = f"jitter {self.jitter}" if self.jitter else ""
+        return [line for line in (size, *(fault.words() for fault in self.faults), turns, jitter) if line]
+
+
+class Schedule:
+    """Picks whose turn it is, as a plan says; calm until `begin`."""
+
+    def __init__(self, turns: Sequence[tuple[int, int]] = (), jitter: int = 0) -> None:
+        self._begun = False
+        self.follow(turns, jitter)
+
+    def follow(self, turns: Sequence[tuple[int, int]], jitter: int) -> None:
+        """Take another plan from here on."""
+        places = accumulate(gap + 1 for gap, _ in turns)
+        self._picks = {place: pick for place, (_, pick) in zip(places, turns, strict=True)}
+        self._random = random.Random(jitter) if jitter else None
+        self._asked = 0
+
+    def begin(self) -> None:
+        """From here on the plan holds."""
+        self._begun = True
+
+    def __call__(self, count: int) -> int:
+        """Return the place of who is next among `count`."""
+        if not self._begun:
+            return 0
+        self._asked += 1
+        pick = self._picks.get(self._asked)
+        if pick is not None:
+            return pick % count
+        if self._random is not None and self._random.random() < _JITTER_SHARE:
+            return self._random.randrange(count)
+        return 0
+
+
+Range = int | tuple[int, int]
+
+
+def _between(bounds: Range, name: str) -> st.SearchStrategy[int]:
+    low, high = (bounds, bounds) if isinstance(bounds, int) else bounds
+    if not 1 <= low <= high:
+        raise ValueError(f"{name} is a number from 1, or a pair of these in order, not {bounds!r}")
+    return st.integers(low, high)
+
+
+def faults_of(kinds: Sequence[What], store: StoreName = "memory") -> st.SearchStrategy[Fault]:
+    """Draw a fault of one of these kinds that this store can have."""
+    possible = [kind for kind in kinds if store == "sqlite" or kind not in _OF_REAL_STORE]
+    if not possible:
+        return st.nothing()
+    anchors = st.builds(Anchor, st.sampled_from(ANCHORS), st.integers(1, NTH_MAX))
+    return st.builds(
+        Fault, st.sampled_from(possible), anchors, st.integers(0, 3), st.sampled_from((2.0, 0.5, 0.05, 8.0, 20.0))
+    )
+
+
+def plans(
+    *,
+    clients: int = 1,
+    workers: Range = (1, 3),
+    children: Range = (1, 2),
+    faults: Sequence[What] = (),
+    store: StoreName = "memory",
+) -> st.SearchStrategy[Plan]:
+    """Draw plans. `workers` and `children` are numbers or ranges: worker nodes, and children of each.
+
+    Raises ValueError for a range that is none.
+    """
+    kinds = tuple(faults)
+    nodes = _between(workers, "workers")
+    of_each = _between(children, "children")
+    drawn = st.lists(faults_of(kinds, store), max_size=FAULTS_MAX if kinds else 0)
+    absent = st.integers(0, (1 << len(kinds)) - 1)
+    turns = st.lists(st.tuples(st.integers(0, GAP_MAX), st.integers(1, 3)), max_size=TURNS_MAX)
+    jitter = st.just(0) | st.integers(1, _JITTERS)
+
+    @st.composite
+    def plan(draw: st.DrawFn) -> Plan:
+        missing = draw(absent)
+        return Plan(
+            nodes=draw(nodes),
+            children=draw(of_each),
+            clients=clients,
+            faults=tuple(fault for fault in draw(drawn) if not missing >> kinds.index(fault.what) & 1),
+            turns=tuple(draw(turns)),
+            jitter=draw(jitter),
+        )
+
+    return plan()
