@@ -17,9 +17,9 @@ from ...transport.peer.framing import frames_of
 from ...transport.sim.broker import SimBroker
 from ...transport.sim.faults import DiskStopped
 from ...transport.store.base import Store
-from ...transport.store.records import Dead, Record
 from ...transport.verbs import Applied, Deliver, FromBroker, Hello, Report
 from .clockwork import Clockwork, Process
+from .observer import Observed, ObservedStore
 from .trace import Kind, Trace
 
 #: What a group commit takes where the disk is calm: about an fdatasync.
@@ -39,7 +39,7 @@ class Driven(SimBroker):
             now=process.clockwork.now,
             eager=False,
             pages=process.pages,
-            on_persist=process.persisting,
+            on_persist=process.observed.making,
         )
 
     def _carry_out(self, effects: list[Effect]) -> None:  # type: ignore[override]
@@ -65,6 +65,7 @@ class BrokerProcess(Process):
         *,
         pages: Callable[[str, list[str]], list[Report]],
         lane_of: Callable[[str], str],
+        observed: Observed,
         ended: Callable[[], object] = lambda: None,
         lane: str = "broker",
         commit_time: int = COMMIT_TIME,
@@ -74,8 +75,8 @@ class BrokerProcess(Process):
         `die`."""
         super().__init__(clockwork, lane)
         self.address = address
-        self.store = store
-        self.pages = pages
+        self.store = ObservedStore(store, observed)
+        self.observed = observed
         self.commit_time = commit_time
         #: Why the core stopped, if it did.
         self.over = ""
@@ -83,7 +84,11 @@ class BrokerProcess(Process):
         self._lane_of = lane_of
         self._ended = ended
         self._settings = settings
+        self._pages = pages
         self._names: dict[int, str] = {}
+        #: The session of each link, and the latest link of each session.
+        self._sessions: dict[int, str] = {}
+        self._links: dict[str, int] = {}
         self._blocked: list[tuple[int, list[FromBroker]]] = []
         self.core: Driven | None = None
         self._fiber = self.fiber(self._live)
@@ -97,16 +102,19 @@ class BrokerProcess(Process):
 
     # --- what the driver does ------------------------------------------------------------------------------------
 
-    def persisting(self, records: list[Record]) -> None:
-        """Records were made; they are not on the disk yet."""
-        for record in records:
-            if isinstance(record, Dead):
-                self._trace.note(Kind.DEAD, self.lane, id=record.id, mailbox=record.mailbox)
+    def pages(self, node: str, sessions: list[str]) -> list[Report]:
+        """Return the reports of the pages that a dead node's children left on this host."""
+        reports = self._pages(node, sessions)
+        for report in reports:
+            self.observed.heard("", report)
+        return reports
 
     def say(self, link: int, verbs: list[FromBroker]) -> None:
         """Send these to a link."""
         lane = self._names.get(link, f"link {link}")
+        session = self._sessions.get(link, "")
         for verb in verbs:
+            self.observed.said(session, verb)
             if isinstance(verb, Deliver):
                 for delivery in verb.deliveries:
                     self._trace.note(
@@ -128,6 +136,7 @@ class BrokerProcess(Process):
 
     def cut(self, link: int) -> None:
         """Close a link after what was sent on it."""
+        self._broke(link)
         self._end.close(link)
 
     # --- the process ---------------------------------------------------------------------------------------------
@@ -157,6 +166,8 @@ class BrokerProcess(Process):
                 core.apply(Received([self._frame(link, message) for link, message in received]))
             closed = self._end.take_closed()
             if closed:
+                for link in closed:
+                    self._broke(link)
                 core.apply(LinksClosed(closed))
             if self._commit_at and now.boot >= self._commit_at:
                 self._commit_at = 0
@@ -182,9 +193,20 @@ class BrokerProcess(Process):
 
     def _frame(self, link: int, message: Parts) -> Frame:
         verbs = decode_to_broker(message)
-        if link not in self._names and isinstance(verbs, list):
-            self._names[link] = next((self._lane_of(verb.session) for verb in verbs if isinstance(verb, Hello)), "")
+        if isinstance(verbs, list):
+            for verb in verbs:
+                if isinstance(verb, Hello):
+                    self._names[link] = self._lane_of(verb.session)
+                    self._sessions[link] = verb.session
+                    self._links[verb.session] = link
+                self.observed.heard(self._sessions.get(link, ""), verb)
         return Frame(link, verbs, message[1:], sum(map(len, message)))
+
+    def _broke(self, link: int) -> None:
+        session = self._sessions.pop(link, "")
+        if session and self._links.get(session) == link:
+            del self._links[session]
+            self.observed.broke(session)
 
     def die(self) -> None:
         """End at once: links break, and what was not committed is gone."""

@@ -21,6 +21,8 @@ from ...actors.worker.events import Held, Interrupt
 from ...actors.worker.execute import Done
 from ...actors.worker.io_loop import IoLoop
 from ...actors.worker.limits import error_of
+from ...transport.message import Kind as MessageKind
+from ...transport.message import State
 from ...transport.page import PageContents, contents_of
 from ...transport.page_marks import Page
 from ...transport.peer.attachment import Attachment
@@ -96,6 +98,8 @@ class ChildProcess(Process):
         )
         #: Bodies that run, by position.
         self._bodies: dict[int, Fiber] = {}
+        #: Ids of messages whose body the page has as started and not as finished, by position.
+        self._running: dict[int, str] = {}
         self._wakeup.fiber = self.fiber(self._run)
 
     def tell(self, word: ToChild) -> None:
@@ -112,21 +116,25 @@ class ChildProcess(Process):
         """Return what the page says of bodies now."""
         return contents_of(self.page.raw()).ring
 
-    def kill(self, signal: int, *, report: bool = True) -> None:
-        """A signal ends it."""
-        self._end(None, signal, report=report)
+    def kill(self, signal: int, *, report: bool = True, by: str = "") -> None:
+        """A signal ends it. `by`: who of Greenroom sent it, if it was one of us."""
+        self._end(None, signal, report=report, by=by)
 
     def exit(self, code: int) -> None:
         """It ends by itself."""
         self._end(code, 0, report=True)
 
-    def _end(self, code: int | None, signal: int, *, report: bool) -> None:
+    def _end(self, code: int | None, signal: int, *, report: bool, by: str = "") -> None:
         if not self.alive:
             return
         self.evidence = contents_of(self.page.raw())
         how = f"signal {signal}" if signal else f"exit {code}"
-        if code != 0:
-            self._trace.note(Kind.DEATH, self.lane, how=how)
+        running = list(self._running.values())
+        if code != 0 or running:
+            facts = {"how": how, "running": running}
+            if by:
+                facts["by"] = by
+            self._trace.note(Kind.DEATH, self.lane, **facts)
         self._pipe.closed = True
         link = self.line.link
         if link is not None:
@@ -162,24 +170,38 @@ class ChildProcess(Process):
     # --- bodies --------------------------------------------------------------------------------------------------
 
     def _submit(self, runner: int, held: Held) -> None:
+        self._running[held.delivery.position] = held.delivery.envelope.id
         body = self.fiber(lambda: self._run_body(runner, held), f"{self.lane}'s {held.delivery.envelope.name}")
         self._bodies[held.delivery.position] = body
 
     def _run_body(self, runner: int, held: Held) -> None:
         envelope = held.delivery.envelope
         position = held.delivery.position
-        self._trace.note(Kind.STARTED, self.lane, id=envelope.id, task=envelope.name, position=position)
+        self._trace.note(
+            Kind.STARTED,
+            self.lane,
+            id=envelope.id,
+            task=envelope.name,
+            position=position,
+            delivery=held.delivery.deliveries,
+            flags=envelope.flags,
+            of=MessageKind(envelope.kind).name,
+        )
         try:
             done = self._execute(held)
         except SystemExit as leaving:
             # As in a real child: the process ends, and nothing is said of the body.
             self.exit(leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None))
             return
-        self._trace.note(Kind.RAN, self.lane, id=envelope.id, task=envelope.name, position=position)
+        outcome = done.outcome if isinstance(done, Afterwards) else done
+        state = State(outcome.state).name
+        self._trace.note(Kind.RAN, self.lane, id=envelope.id, task=envelope.name, position=position, state=state)
         if isinstance(done, Afterwards):
             self._loop.ended(runner, done, lambda: self._do_afterwards(runner, done))
+            del self._running[position]
         else:
             self._loop.ended(runner, done)
+            del self._running[position]
             self._loop.free(runner)
 
     def _execute(self, held: Held) -> Done:
@@ -203,7 +225,7 @@ class ChildProcess(Process):
 
     def _interrupt(self, interrupt: Interrupt) -> None:
         if interrupt.how not in (0, signals.SIGUSR1):
-            self.kill(interrupt.how)
+            self.kill(interrupt.how, by="itself")
             return
         self._raise(interrupt.position, error_of(interrupt))
 

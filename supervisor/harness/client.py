@@ -233,7 +233,15 @@ class SimClient:
         watched = [envelope.id for envelope in envelopes if envelope.flags & _WATCHED]
         submission = Submission(promise, deadline=deadline)
         self._submissions[submission] = promise, ids
-        self._trace.note(Kind.PUBLISH, self.process.lane, mailbox=mailbox, tasks=[e.name for e in envelopes], ids=ids)
+        self._trace.note(
+            Kind.PUBLISH,
+            self.process.lane,
+            mailbox=mailbox,
+            tasks=[envelope.name for envelope in envelopes],
+            ids=ids,
+            flags=[envelope.flags for envelope in envelopes],
+            bounds=[0 if envelope.more is None else envelope.more.max_deliveries for envelope in envelopes],
+        )
         self._act(self._machine.submit(submission, chunks, now, watched=watched, patient=patient))
         self._fiber.wake()
         return promise

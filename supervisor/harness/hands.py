@@ -13,6 +13,7 @@ import msgspec
 
 from ...actors.worker.control import FromChild, ToChild
 from ...transport.codec import decode_to_broker
+from ...transport.message import State
 from ...transport.peer.attachment import Attachment
 from ...transport.peer.line import Line
 from ...transport.sim.network import SimLink
@@ -58,7 +59,13 @@ class WatchedLink:
     def _note(self, verb: ToBroker) -> None:
         lane = self._process.lane
         if isinstance(verb, Settle):
-            self._trace.note(Kind.SETTLE, lane, number=verb.number, positions=[o.position for o in verb.outcomes])
+            self._trace.note(
+                Kind.SETTLE,
+                lane,
+                number=verb.number,
+                positions=[outcome.position for outcome in verb.outcomes],
+                states=[State(outcome.state).name for outcome in verb.outcomes],
+            )
         elif isinstance(verb, Return):
             self._trace.note(Kind.RETURN, lane, positions=list(verb.positions))
         elif isinstance(verb, Report):

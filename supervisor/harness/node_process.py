@@ -132,7 +132,7 @@ class NodeProcess(Process):
         # Whoever has the turn goes last: its death takes the turn away.
         for child in sorted(children, key=lambda child: current is not None and current.process is child):
             self.alive = False
-            child.kill(signal.SIGKILL, report=False)
+            child.kill(signal.SIGKILL, report=False, by="its parent's death")
         self.alive = True
         self.die()
 
@@ -218,7 +218,7 @@ class NodeProcess(Process):
                     self.children[number].tell(message)
             case Signal(number, sent):
                 if number in self.children:
-                    self.children[number].kill(sent)
+                    self.children[number].kill(sent, by="its parent")
             case Look():
                 self._look(effect)
             case Bury():

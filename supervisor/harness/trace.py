@@ -40,7 +40,9 @@ class Kind(enum.StrEnum):
     WRITE = "write"
     #: The broker has committed.
     COMMIT = "commit"
-    #: A message has become a dead letter.
+    #: A result that is there to stay is on the disk.
+    STORED = "result stored"
+    #: A message has become a dead letter, on the disk.
     DEAD = "dead"
     #: A node asks for a child.
     FORK = "fork"

@@ -26,6 +26,7 @@ from .client import SECOND, SimClient
 from .clockwork import Clockwork, Process
 from .disks import StoreName, make_disk
 from .node_process import NodeProcess
+from .observer import Observed
 from .trace import Trace
 
 ADDRESS: Final = "tcp://broker:5757"
@@ -63,6 +64,8 @@ class World:
         self.clockwork = Clockwork(choose)
         self.trace = Trace(BOOT_START, lambda: self.clockwork.now.boot)
         self.settings = settings or BrokerSettings()
+        #: What is seen of the broker, in all its lives.
+        self.observed = Observed(self.trace, "broker")
         self.disk = make_disk(store)
         self._pids = itertools.count(100)
         self._sessions = itertools.count(1)
@@ -123,6 +126,7 @@ class World:
             self.settings,
             pages=self._pages,
             lane_of=self.lane_of,
+            observed=self.observed,
             ended=self._broker_ended,
         )
 
