@@ -294,7 +294,8 @@ class Injector:
 
 
 def _is_of(event: Event, lane: str) -> bool:
-    return lane in (event.lane, event.facts.get("to"))
+    """Whether an event is about this lane, or a child of it."""
+    return any(name == lane or name.startswith(f"{lane}/") for name in (event.lane, event.facts.get("to", "")))
 
 
 def _of_event(processes: Sequence[Process], event: Event, which: int) -> Process | None:

@@ -1,8 +1,13 @@
-"""The application's link in a simulated world: calls go over the link of whoever makes them."""
+"""The application's link in a simulated world: calls go over the link of whoever makes them.
+
+Calls of the test itself go over the first client, or the one that it names (`speaking_as`). Then they do not wait for
+their confirm either, so that many are underway at once, and a fault may come before the broker has heard of them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from ...transport.peer.contract import Client, Promise
@@ -12,22 +17,51 @@ from .client import SimClient
 from .world import World
 
 
+class Unawaited:
+    """The promise of a call whose confirm nobody waits for."""
+
+    def done(self) -> bool:
+        """It counts as kept."""
+        return True
+
+    def result(self, timeout: float | None = None) -> None:
+        """Return at once."""
+
+    def add_done_callback(self, fn: Any, /) -> None:
+        """Call it now."""
+        fn(self)
+
+
 class RoutedClient:
     """The application's link in a simulated world: of whoever makes the call."""
 
     def __init__(self, world: World) -> None:
         self._world = world
+        #: As which client the test speaks without waiting; None: as the first, and it waits.
+        self._speaker: int | None = None
+
+    @contextmanager
+    def speaking_as(self, number: int) -> Generator[None]:
+        """Let the test be this client for a moment, and not wait for confirms."""
+        before, self._speaker = self._speaker, number
+        try:
+            yield
+        finally:
+            self._speaker = before
 
     def _client(self) -> SimClient:
         fiber = self._world.clockwork.current
         if fiber is not None and isinstance(fiber.process, ChildProcess):
             return fiber.process.own_client()
-        return self._world.clients[0]
+        return self._world.client(self._speaker or 0)
 
     def publish(
         self, mailbox: str, envelopes: Sequence[Any], *, deadline_seconds: float | None = None
     ) -> Promise[object]:
         """As `Client.publish`."""
+        if self._speaker is not None and self._world.clockwork.current is None:
+            self._client().publish_nowait(mailbox, envelopes)
+            return Unawaited()
         return self._client().publish(mailbox, envelopes, deadline_seconds=deadline_seconds)
 
     def publish_nowait(self, mailbox: str, envelopes: Sequence[Any]) -> Promise[object]:

@@ -1,0 +1,84 @@
+"""A task that a test has sent into a simulated cluster: what became of it, as the test sees it.
+
+Its answers cost no simulated time where they can be read at the broker: from its store, and from the trace.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Generic, TypeVar
+
+from ...actors.results.meta import PENDING, Meta, read_known
+from ...actors.results.result import AsyncResult
+from ...transport.verbs import Known
+from .trace import Kind
+from .world import World
+
+R_co = TypeVar("R_co", covariant=True)
+
+
+class Sent(Generic[R_co]):
+    """One task that was sent."""
+
+    def __init__(self, world: World, result: AsyncResult[R_co]) -> None:
+        self.result_of = result
+        self._world = world
+
+    def __repr__(self) -> str:
+        return f"<sent {self.name or 'task'} {self.id}>"
+
+    @property
+    def id(self) -> str:
+        """The id of the message."""
+        return self.result_of.id
+
+    @property
+    def name(self) -> str | None:
+        """The task's name."""
+        return self.result_of.name
+
+    @property
+    def state(self) -> str:
+        """PENDING (or unknown), STARTED, RETRY, SUCCESS, FAILURE, REVOKED, as `AsyncResult.state`."""
+        return self._meta().state
+
+    @property
+    def result(self) -> Any:
+        """What the task returned, or the exception that it raised; None until then."""
+        return self._meta().value
+
+    def get(self, timeout: float | None = None) -> Any:
+        """Let the world go on until there is a result; return it, or raise what the task raised."""
+        return self.result_of.get(timeout)
+
+    @property
+    def accepted(self) -> bool:
+        """Whether its client knows that a broker has it."""
+        return any(
+            event.kind is Kind.CONFIRM and self.id in event.facts["ids"] and "error" not in event.facts
+            for event in self._world.trace.events
+        )
+
+    @property
+    def deliveries(self) -> int:
+        """How often it was handed to a child."""
+        return self._count(Kind.DELIVER)
+
+    @property
+    def starts(self) -> int:
+        """How often its body was started."""
+        return self._count(Kind.STARTED)
+
+    @property
+    def is_dead(self) -> bool:
+        """Whether it has become a dead letter."""
+        return self._count(Kind.DEAD) > 0
+
+    def _count(self, kind: Kind) -> int:
+        return sum(event.kind is kind and event.facts.get("id") == self.id for event in self._world.trace.events)
+
+    def _meta(self) -> Meta:
+        broker = self._world.broker
+        if not broker.is_up:
+            return PENDING
+        rows = broker.store.read_results([self.id], self._world.clockwork.now.wall)
+        return next((read_known(Known(row.id, row.state, row.blob), self.result_of.app) for row in rows), PENDING)
