@@ -64,6 +64,17 @@ class Known(msgspec.Struct):
     leased: tuple[str, int, int] | None = None
 
 
+class Remains(msgspec.Struct):
+    """What is on a disk when a store is opened on it. Rows: count and mask by base; leases: those that stand there."""
+
+    rows: dict[int, tuple[int, int]]
+    results: dict[str, ResultRow]
+    pasts: dict[int, bytes]
+    dead: dict[int, Dead]
+    numbers: dict[str, int]
+    leases: dict[int, None]
+
+
 class Facts:
     """What the world did, as far as it justifies anything."""
 
@@ -97,9 +108,19 @@ class Facts:
 class Referee:
     """Judges commits and verbs."""
 
-    def __init__(self, facts: Facts, durabilities: dict[str, Durability], requeues_max: int) -> None:
+    def __init__(
+        self,
+        facts: Facts,
+        durabilities: dict[str, Durability],
+        requeues_max: int,
+        durability: Durability = Durability.DISK,
+    ) -> None:
+        """`durability` is that of mailboxes that `durabilities` does not name."""
         self.facts = facts
+        #: How often each judgement had something to judge.
+        self.judged = Counter[str]()
         self.durabilities = durabilities
+        self._durability = durability
         self.requeues_max = requeues_max
         #: The latest wall time so far: what was due at any moment may go out, though the clock was set back since.
         self.latest = 0
@@ -121,7 +142,7 @@ class Referee:
 
     def durability(self, mailbox: str) -> Durability:
         """What the mailbox survives."""
-        return self.durabilities.get(mailbox, Durability.DISK)
+        return self.durabilities.get(mailbox, self._durability)
 
     def unsettled(self) -> dict[int, Known]:
         """Every position that the store holds and that is not gone."""
@@ -218,17 +239,21 @@ class Referee:
         assert not self.gone[base] >> (known.position - base) & 1, f"{known.position} is leased and gone"
         if known.leased is not None and id not in facts.excused:
             session, breaks, lease = known.leased
+            self.judged["SPUR"] += 1
             cause = facts.broke(session, breaks) or (known.position, lease) in facts.returned
             assert cause, f"SPUR: {id} at {known.position} goes out again, and {session} still has it"
         past = self.pasts.get(known.position)
         if past is not None:
+            self.judged["LIMIT"] += 1
             assert within(past, bound_of(known.envelope)), f"LIMIT: {id} goes out with {past.counters()}"
             assert past.due <= self.latest, f"TIME: {id} comes back {past.due - self.latest} us early"
         more = known.envelope.more
         due = max(known.due, more.due if more is not None else 0)
+        self.judged["TIME"] += due > 0
         assert due <= self.latest, f"TIME: {id} goes out {due - self.latest} us early"
         if known.leased is None and known.first and not known.due and known.session:
             key = (known.session, known.mailbox, known.priority)
+            self.judged["ORDER"] += key in self.last_first
             assert known.position > self.last_first.get(key, 0), f"ORDER: {id} of {key} goes out late"
             self.last_first[key] = known.position
 
@@ -265,6 +290,7 @@ class Referee:
         again: set[int],
     ) -> str:
         """LOSS: why this message is over."""
+        self.judged["LOSS"] += 1
         facts = self.facts
         id = known.envelope.id
         position = known.position
@@ -301,6 +327,7 @@ class Referee:
     def _resulted(self, record: ResultRow) -> None:
         before = self.terminal.get(record.id)
         if before is not None and record.id not in self.facts.redriven and record.id not in self.facts.excused:
+            self.judged["RESULT"] += 1
             assert (before.state, before.blob) == (record.state, record.blob), (
                 f"RESULT: {record.id} was {State(before.state).name} and is {State(record.state).name}"
             )
@@ -313,6 +340,7 @@ class Referee:
         envelope = decode_envelopes(record.blob)[0]
         self.dead[record.position] = record
         self.deaths[record.id] += 1
+        self.judged["POISON"] += 1
         assert story.attempts, f"POISON: {record.id} has no story"
         assert story.refused or story.requeues >= self.requeues_max or not within(story, bound_of(envelope)), (
             f"POISON: {record.id} is dead with {story.counters()}"
@@ -337,6 +365,7 @@ class Referee:
 
     def _innocent(self, id: str, past: Past) -> None:
         facts = self.facts
+        self.judged["INNOCENT"] += 1
         deaths = past.solo + past.joint
         assert deaths <= facts.died[id], f"INNOCENT: {id} is blamed for {deaths} deaths of {facts.died[id]}"
         assert past.timeouts <= facts.timed_out[id], f"INNOCENT: {id} timed out {facts.timed_out[id]} times"
@@ -350,34 +379,54 @@ class Referee:
             for delivery in verb.deliveries:
                 more = delivery.envelope.more
                 if self.durability(delivery.mailbox):
+                    self.judged["D7"] += 1
                     assert self.holders.get(verb.lease) == session, f"D7: lease {verb.lease} is not in the store"
                     assert delivery.position in self.leases[verb.lease], f"D7: {delivery.position}"
                 if more is not None and more.expires:
                     assert delivery.expires_in > 0
         elif isinstance(verb, Confirm) and not verb.refusal:
+            self.judged["D7"] += 1
             assert self.numbers.get(session, 0) >= verb.number, f"D7: batch {verb.number} of {session}"
 
     # --- the world -----------------------------------------------------------------------------------------------
 
     def lost_power(self, disk: MemoryDisk) -> None:
         """What is on the disk now is all there is. What was promised to survive it has."""
+        tables = disk.tables
+        self.remains(
+            Remains(
+                {base: (row.count, tables[Gone].get(base, 0)) for base, row in disk.rows.items()},
+                dict(tables[ResultRow]),
+                {position: record.blob for position, record in tables[PastRecord].items()},
+                dict(tables[Dead]),
+                {session: record.number for session, record in tables[Session].items()},
+                dict.fromkeys(tables[Lease]),
+            ),
+            Durability.PROCESS,
+        )
+
+    def remains(self, disk: Remains, lost: Durability | None) -> None:
+        """Something ended, and this is what is left of it.
+
+        `lost`: mailboxes of this durability and of weaker ones may have lost something; None: not even these.
+        """
         before = self.unsettled()
-        self.rows = {base: row.count for base, row in disk.rows.items()}
-        self.gone = {base: disk.tables[Gone].get(base, 0) for base in self.rows}
+        self.rows = {base: count for base, (count, _) in disk.rows.items()}
+        self.gone = {base: gone for base, (_, gone) in disk.rows.items()}
         after = self.unsettled()
-        for position in {*before, *after}:
+        for position in {**before, **after}:
             known = self.known[position]
-            if self.durability(known.mailbox) >= Durability.DISK:
-                assert position in before, f"LOSS: {known.envelope.id} was settled, and is back after a power cut"
-                assert position in after, f"LOSS: {known.envelope.id} did not survive a power cut"
-        self.excuse(Durability.PROCESS)
-        results = disk.tables[ResultRow]
-        self.terminal = {id: row for id, row in self.terminal.items() if results.get(id) == row}
-        self.pasts = {position: decode_past(record.blob) for position, record in disk.tables[PastRecord].items()}
-        self.dead = dict(disk.tables[Dead])
-        self.numbers = {session: record.number for session, record in disk.tables[Session].items()}
-        leases = disk.tables[Lease]
-        for lease in [lease for lease in self.holders if lease not in leases]:
+            if lost is None or self.durability(known.mailbox) > lost:
+                self.judged["LOSS"] += 1
+                assert position in before, f"LOSS: {known.envelope.id} was settled, and is back after the broker's end"
+                assert position in after, f"LOSS: {known.envelope.id} did not survive the broker's end"
+        if lost is not None:
+            self.excuse(lost)
+        self.terminal = {id: row for id, row in self.terminal.items() if disk.results.get(id) == row}
+        self.pasts = {position: decode_past(blob) for position, blob in disk.pasts.items()}
+        self.dead = dict(disk.dead)
+        self.numbers = dict(disk.numbers)
+        for lease in [lease for lease in self.holders if lease not in disk.leases]:
             if not any(self._is_disk(position) for position in self.leases[lease]):
                 del self.holders[lease], self.leases[lease]
 
