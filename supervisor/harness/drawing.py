@@ -70,12 +70,13 @@ class Plan(msgspec.Struct, frozen=True):
     turns: tuple[tuple[int, int], ...] = ()
     jitter: int = 0
 
-    def words(self) -> list[str]:
-        """Say how it differs from the calm world, a line each."""
-        size = f"{self.nodes} x {self.children} children" if self.nodes > 1 or self.children > 1 else ""
+    def words(self, happened: Sequence[Fault] | None = None) -> list[str]:
+        """Say how it differs from the calm world, a line each; of its faults those that `happened`, if known."""
+        size = f"{self.nodes} workers of {self.children} children" if self.nodes > 1 or self.children > 1 else ""
+        faults = [fault.words() for fault in (self.faults if happened is None else happened)]
         turns = f"another order at {len(self.turns)} places" if self.turns else ""
         jitter = f"jitter {self.jitter}" if self.jitter else ""
-        return [line for line in (size, *(fault.words() for fault in self.faults), turns, jitter) if line]
+        return [line for line in (size, *faults, turns, jitter) if line]
 
 
 class Schedule:

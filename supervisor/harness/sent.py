@@ -69,6 +69,11 @@ class Sent(Generic[R_co]):
         return self._count(Kind.STARTED)
 
     @property
+    def result_writes(self) -> int:
+        """How often a result that is there to stay was stored."""
+        return self._count(Kind.STORED)
+
+    @property
     def is_dead(self) -> bool:
         """Whether it has become a dead letter."""
         return self._count(Kind.DEAD) > 0

@@ -41,7 +41,7 @@ MOMENTS: Final[dict[str, Kind]] = {
     "ACQUIRED": Kind.DELIVER,
     "FINISHED": Kind.RAN,
     "ACK": Kind.APPLIED,
-    "RESULT_STORED": Kind.APPLIED,
+    "RESULT_STORED": Kind.STORED,
 }
 
 

@@ -19,7 +19,7 @@ WIDTH: Final = 118
 _MIN_COLUMN: Final = 14
 #: From the least telling on. What is not here always has its line.
 _LEAST_TELLING: Final = (
-    (Kind.COMMIT, Kind.APPLIED, Kind.ATTACHED, Kind.DETACHED, Kind.READY, Kind.FORK),
+    (Kind.WRITE, Kind.COMMIT, Kind.APPLIED, Kind.ATTACHED, Kind.DETACHED, Kind.READY, Kind.FORK),
     (Kind.NOTICE, Kind.CONFIRM, Kind.RETURN),
     (Kind.REPORT, Kind.BROKER_UP),
     (Kind.RAN,),

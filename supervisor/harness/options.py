@@ -1,0 +1,61 @@
+"""What the command line of pytest says about simulated tests, for whoever asks while tests are made and run.
+
+Owns the options of the moment: without pytest's plugin they say nothing, and each test keeps its own settings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import hypothesis
+import msgspec
+
+#: A nightly run tries so many times the examples that a test asks for.
+NIGHTLY_FACTOR = 40
+
+Test = Callable[..., Any]
+
+
+class Options(msgspec.Struct, frozen=True):
+    """What was asked for."""
+
+    #: Where Hypothesis begins; None: where it likes.
+    seed: int | None = None
+    #: The one example to try, as a report names it; empty: look for examples.
+    replay: str = ""
+    #: How many examples to try; 0: as each test says.
+    examples: int = 0
+    #: Run each example twice and compare their traces.
+    check_determinism: bool = False
+    #: Where a page of each failure is written; None: nowhere.
+    timeline: Path | None = None
+    #: "pr" or "nightly"; empty: neither.
+    profile: str = ""
+
+    def examples_of(self, wanted: int) -> int:
+        """Return how many examples a test tries that wants so many."""
+        return self.examples or wanted * (NIGHTLY_FACTOR if self.profile == "nightly" else 1)
+
+    def apply(self, test: Test) -> Test:
+        """Return a test of Hypothesis's that begins, or goes, where these options say."""
+        if self.replay:
+            test = hypothesis.reproduce_failure(hypothesis.__version__, self.replay.encode())(test)
+        if self.seed is not None:
+            test = hypothesis.seed(self.seed)(test)
+        return test
+
+
+_options = Options()
+
+
+def options() -> Options:
+    """Return the options of the moment."""
+    return _options
+
+
+def use_options(chosen: Options) -> None:
+    """Let these be the options from now on."""
+    global _options
+    _options = chosen

@@ -1,0 +1,114 @@
+"""`@simulate`: a test whose example is a whole cluster, and Hypothesis looks for the one that breaks it.
+
+Owns how a test function becomes a property: its first parameter is the cluster; parameters whose default is a
+Hypothesis strategy are drawn; the others are pytest's fixtures. The cluster's plan is drawn in the same example, so
+that workload, faults and schedule shrink together.
+
+What fails is raised as it is, with notes on the plan, the trace's hash and how to have it again.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import Any, Final
+
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from ...actors.app import App
+from ...transport.broker.settings import BrokerSettings
+from .disks import StoreName
+from .drawing import Plan, Range, plans
+from .example import run_example
+from .faults import What, default
+from .options import options
+from .sim import simulated
+
+EXAMPLES: Final = 500
+_PLAN: Final = "simulated_plan"
+
+
+def simulate(
+    app: App,
+    *,
+    clients: int = 1,
+    workers: Range = (1, 3),
+    children: Range = (1, 2),
+    faults: Sequence[What] | None = None,
+    examples: int = EXAMPLES,
+    store: StoreName = "memory",
+    pool: str = "prefork",
+    slots: int = 1,
+    broker: BrokerSettings | None = None,
+    **hypothesis: Any,
+) -> Callable[[Callable[..., object]], Callable[..., None]]:
+    """Make a test of a function of a simulated cluster.
+
+    `workers` and `children` (worker nodes, children of each) are numbers or ranges. `faults` are the kinds that may
+    happen (None: `faults.default()`). `examples` is how many clusters are tried. `broker` are the broker's settings,
+    `hypothesis` further settings of Hypothesis's.
+
+        @simulate(app, clients=2, workers=(1, 3))
+        def test_orders(sim, orders=st.lists(st.integers(), max_size=10)):
+            sent = [sim.client(0).send(charge, order) for order in orders]
+            sim.settle()
+            assert all(one.state == "SUCCESS" for one in sent)
+
+    Raises TypeError for a function without a parameter for the cluster.
+    """
+    drawn_plan = plans(
+        clients=clients,
+        workers=workers,
+        children=children,
+        faults=default() if faults is None else faults,
+        store=store,
+    )
+
+    def decorate(test: Callable[..., object]) -> Callable[..., None]:
+        sim_name, strategies, signature = _read(test)
+
+        @wraps(test)
+        def example(**arguments: Any) -> None:
+            plan: Plan = arguments.pop(_PLAN)
+            run_example(
+                lambda: simulated(app, plan, store=store, pool=pool, slots=slots, settings=broker),
+                lambda sim: test(**{sim_name: sim}, **arguments),
+            )
+
+        example.__signature__ = signature  # type: ignore[attr-defined]
+        tried = given(**{_PLAN: drawn_plan}, **strategies)(example)
+        return options().apply(settings(**_settings(examples, hypothesis))(tried))
+
+    return decorate
+
+
+def _settings(examples: int, more: dict[str, Any]) -> dict[str, Any]:
+    chosen: dict[str, Any] = {
+        "max_examples": options().examples_of(examples),
+        "deadline": None,
+        "print_blob": False,
+        "phases": [phase for phase in Phase if phase is not Phase.explain],
+        "suppress_health_check": [
+            HealthCheck.too_slow,
+            HealthCheck.data_too_large,
+            HealthCheck.function_scoped_fixture,
+            HealthCheck.large_base_example,
+        ],
+    }
+    return chosen | more
+
+
+def _read(test: Callable[..., object]) -> tuple[str, dict[str, st.SearchStrategy[Any]], inspect.Signature]:
+    """Return the cluster's name in a test, its strategies, and the signature that Hypothesis and pytest shall see."""
+    signature = inspect.signature(test)
+    parameters = list(signature.parameters.values())
+    if not parameters or isinstance(parameters[0].default, st.SearchStrategy):
+        raise TypeError(f"{test.__qualname__} needs a first parameter for the cluster: def {test.__name__}(sim, ...)")
+    sim, *others = parameters
+    strategies = {p.name: p.default for p in others if isinstance(p.default, st.SearchStrategy)}
+    seen = [p.replace(default=p.empty) if p.name in strategies else p for p in others]
+    plan = inspect.Parameter(_PLAN, inspect.Parameter.KEYWORD_ONLY)
+    keyword_only = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in seen]
+    return sim.name, strategies, inspect.Signature([*keyword_only, plan])
