@@ -9,13 +9,20 @@ from typing import Final
 
 import uuid_utils
 
-_uuid7: Final[Callable[[], object]] = uuid_utils.uuid7
+uuid7: Final[Callable[[], object]] = uuid_utils.uuid7
+_make_id = uuid7
 _origin = ""
 
 
 def new_id() -> str:
     """Return an id that nobody else has or will have; ids of one process sort by time."""
-    return str(_uuid7())
+    return str(_make_id())
+
+
+def make_ids_with(make: Callable[[], object]) -> None:
+    """Say how ids are made from now on: a simulated world numbers its own, so that each of its runs has the same."""
+    global _make_id
+    _make_id = make
 
 
 def origin() -> str:

@@ -31,6 +31,7 @@ from ...transport.verbs import RingEntry
 from .client import SimClient
 from .clockwork import Clockwork, Fiber, Process
 from .hands import SimLine, SimPipe, SimWakeup
+from .realm import Realm
 from .trace import Kind, Trace
 
 #: What a fork, and the way to being attached, take.
@@ -48,6 +49,7 @@ class ChildProcess(Process):
         app: App,
         pid: int,
         *,
+        realm: Realm,
         lane: str,
         host: str,
         said: Callable[[FromChild], object],
@@ -71,6 +73,7 @@ class ChildProcess(Process):
         self._config = config
         self._app = app
         self._trace = trace
+        self._realm = realm
         self._ended = ended
         self._wakeup = SimWakeup()
         self._pipe = SimPipe(said, self._wakeup.wake)
@@ -206,6 +209,7 @@ class ChildProcess(Process):
 
     def _execute(self, held: Held) -> Done:
         executor = self._parts.executor
+        self._realm.enter()
         try:
             if self._config.pool == "asyncio":
                 return asyncio.run(executor.run_async(held))
@@ -215,6 +219,7 @@ class ChildProcess(Process):
 
     def _do_afterwards(self, runner: int, done: Afterwards) -> None:
         def run() -> None:
+            self._realm.enter()
             done.run()
             self._loop.free(runner)
 

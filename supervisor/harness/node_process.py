@@ -50,6 +50,7 @@ from ..pool.machine import PoolMachine
 from .child_process import FORK_TIME, ChildProcess
 from .clockwork import Clockwork, Process
 from .hands import SimLine
+from .realm import Realm
 from .trace import Kind, Trace
 
 #: What the start of a spawner takes: it imports the application.
@@ -75,6 +76,7 @@ class NodeProcess(Process):
         broker: str,
         mailboxes: list[str],
         pids: Callable[[], int],
+        realm: Realm,
         max_tasks: int = 0,
     ) -> None:
         super().__init__(clockwork, lane)
@@ -91,6 +93,7 @@ class NodeProcess(Process):
         self._mailboxes = mailboxes
         self._pids = pids
         self._max_tasks = max_tasks
+        self._realm = realm
         self._name = f"celery@{lane}"
         self._fiber = self.fiber(self._run)
         self._attachment = Attachment(
@@ -254,6 +257,7 @@ class NodeProcess(Process):
                 self._config(fork),
                 self._app,
                 pid,
+                realm=self._realm,
                 lane=f"{self.lane}/{number}",
                 host=self.lane,
                 said=lambda word: self._said(number, word),

@@ -27,6 +27,8 @@ from .clockwork import Clockwork, Process
 from .disks import StoreName, make_disk
 from .node_process import NodeProcess
 from .observer import Observed
+from .patches import install
+from .realm import Realm
 from .trace import Trace
 
 ADDRESS: Final = "tcp://broker:5757"
@@ -58,11 +60,16 @@ class World:
         choose: Callable[[int], int] = lambda _: 0,
         max_tasks: int = 0,
         store: StoreName = "memory",
+        seed: int = 0,
     ) -> None:
-        """Build it; nothing runs yet. `choose` is asked whose turn it is (see `clockwork`)."""
+        """Build it; nothing runs yet. `choose` is asked whose turn it is (see `clockwork`); `seed` decides what user
+        code draws by chance (see `realm`)."""
         self.app = app
         self.clockwork = Clockwork(choose)
         self.trace = Trace(BOOT_START, lambda: self.clockwork.now.boot)
+        install()
+        #: What user code sees of the outside. Within `realm.inside()` the caller is user code of this world.
+        self.realm = Realm(self.clockwork, self.trace, seed)
         self.settings = settings or BrokerSettings()
         #: What is seen of the broker, in all its lives.
         self.observed = Observed(self.trace, "broker")
@@ -113,6 +120,7 @@ class World:
             mailboxes=[],
             pids=lambda: next(self._pids),
             max_tasks=self._max_tasks,
+            realm=self.realm,
         )
         self.nodes.append(node)
         return node
@@ -156,6 +164,7 @@ class World:
     def kill_broker(self, *, power: bool = False) -> None:
         """SIGKILL: what was not committed is gone; with its `power`, what was not synced is gone as well."""
         if self.broker.alive:
+            self.observed.power_lost = self.observed.power_lost or power
             self.disk.crash(power=power)
             self.broker.die()
 

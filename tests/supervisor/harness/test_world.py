@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import random
+import secrets
+import time
+import uuid
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -31,6 +36,12 @@ class Shop:
         def fan(count: int) -> list[str]:
             return [str(add.delay(number).id) for number in range(count)]
 
+        @self.app.task
+        def dice() -> None:
+            add.delay(random.randrange(2**62) ^ secrets.randbits(62) ^ uuid.uuid4().int)
+            add.apply_async((1,), task_id=f"{time.time()} {datetime.now(UTC)} {random.Random().random()}")
+
+        self.dice = dice
         self.add = add
         self.fan = fan
 
@@ -126,3 +137,17 @@ def test_a_world_goes_the_same_way_twice(shop: Shop, make_world: MakeWorld) -> N
         return [(event.at, event.lane, event.kind) for event in world.trace.events]
 
     assert once() == once()
+
+
+def test_two_runs_of_one_world_have_the_same_digest(shop: Shop, make_world: MakeWorld) -> None:
+    def once(seed: int) -> str:
+        world = make_world(nodes=2, children=2, seed=seed)
+        with world.realm.inside():
+            kill_child_at(world, Kind.RAN)
+            shop.fan.delay(5)
+            shop.dice.delay()
+            world.settle()
+        return world.trace.digest()
+
+    assert once(1) == once(1)
+    assert once(1) != once(2)

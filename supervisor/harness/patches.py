@@ -1,0 +1,240 @@
+"""The standard library as user code in a simulated world meets it: virtual time, seeded chance, simulated processes.
+
+Owns the replacements of functions in `time`, `datetime`, `random`, `uuid`, `os` and `signal`, and of Greenroom's own
+ids. They are put in once (`install`) and stay; each asks who is calling, and does what the original does for everybody
+who is in no realm. Modules that had taken a function out of its module before (`from time import sleep`) get the
+replacement too, by `substitute`, which looks at each module once.
+
+`datetime.now` and `utcnow` read the clock in C, and so their class itself is changed: a substitute class would be met
+only by those who look it up in its module, and could not be pickled.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import datetime
+import functools
+import gc
+import os
+import random
+import signal
+import sys
+import time
+import uuid
+from collections.abc import Callable
+from typing import Any, Final
+
+from ...actors import identity
+from .child_process import ChildProcess
+from .realm import Realm, current_realm
+
+#: Between the beginning of UUIDs' time in 1582 and of Unix's, in 100 ns.
+_UUID_EPOCH: Final = 0x01B21DD213814000
+#: A multicast address, which is no machine's.
+_NODE: Final = 0x0100_0000_0001
+
+_REALTIME: Final = 0
+#: By the id of an original, the original (so that the id stays its own) and what stands in its place.
+_replaced: dict[int, tuple[object, object]] = {}
+#: By name, the id of a module that was looked at.
+_seen: dict[str, int] = {}
+
+
+def install() -> None:
+    """Put the replacements in, once; from the second call on, only look at modules that are new."""
+    if not _replaced:
+        # Kept from now on: in a realm the process would have another number.
+        identity.origin()
+        identity.make_ids_with(_new_id)
+        _install_time()
+        _install_datetime()
+        _install_chance()
+        _install_processes()
+    substitute()
+
+
+def substitute() -> None:
+    """Replace what modules have taken out of their module before."""
+    for name, module in list(sys.modules.items()):
+        if _seen.get(name) == id(module):
+            continue
+        _seen[name] = id(module)
+        if name.partition(".")[0] in _LEFT_ALONE:
+            continue
+        for attribute, value in list(getattr(module, "__dict__", {}).items()):
+            found = _replaced.get(id(value))
+            if found is not None and not attribute.startswith("__"):
+                setattr(module, attribute, found[1])
+
+
+#: They measure themselves, and make up their own chance.
+_LEFT_ALONE: Final = frozenset(
+    {"_pytest", "coverage", "hypothesis", "pluggy", "pytest", "pytest_timeout", "threading", "xdist", __name__}
+)
+
+
+def _replace(module: Any, name: str, inside: Callable[..., Any]) -> None:
+    """Let `inside(realm, ...)` answer for `module.name` in a realm."""
+    original = getattr(module, name, None)
+    if original is None:
+        # Not on this platform, or not in this Python.
+        return
+
+    @functools.wraps(original)
+    def replacement(*args: Any, **kwargs: Any) -> Any:
+        realm = current_realm()
+        return original(*args, **kwargs) if realm is None else inside(realm, *args, **kwargs)
+
+    _replaced[id(original)] = (original, replacement)
+    setattr(module, name, replacement)
+
+
+def _new_id() -> object:
+    realm = current_realm()
+    return identity.uuid7() if realm is None else realm.new_id()
+
+
+# --- time ---------------------------------------------------------------------------------------------------------
+
+
+def _install_time() -> None:
+    _replace(time, "time", lambda realm: realm.now.wall / 1_000_000)
+    _replace(time, "time_ns", lambda realm: realm.now.wall * 1_000)
+    for name in ("monotonic", "perf_counter", "process_time", "thread_time"):
+        _replace(time, name, lambda realm: realm.now.boot / 1_000_000)
+        _replace(time, f"{name}_ns", lambda realm: realm.now.boot * 1_000)
+    _replace(time, "clock_gettime", lambda realm, clock: _read(realm, clock) / 1_000_000)
+    _replace(time, "clock_gettime_ns", lambda realm, clock: _read(realm, clock) * 1_000)
+    _replace(time, "sleep", Realm.sleep)
+    gmtime, localtime, ctime, strftime = time.gmtime, time.localtime, time.ctime, time.strftime
+
+    def seconds_of(realm: Realm, seconds: float | None) -> float:
+        return realm.now.wall / 1_000_000 if seconds is None else seconds
+
+    _replace(time, "gmtime", lambda realm, seconds=None: gmtime(seconds_of(realm, seconds)))
+    _replace(time, "localtime", lambda realm, seconds=None: localtime(seconds_of(realm, seconds)))
+    _replace(time, "ctime", lambda realm, seconds=None: ctime(seconds_of(realm, seconds)))
+    _replace(time, "strftime", lambda realm, form, t=None: strftime(form, t or localtime(seconds_of(realm, None))))
+
+
+def _read(realm: Realm, clock: int) -> int:
+    return realm.now.wall if clock == _REALTIME else realm.now.boot
+
+
+def _install_datetime() -> None:
+    cls = datetime.datetime
+    # `today` asks `time.time`, and `date.today` does.
+    members: dict[str, Any] = gc.get_referents(cls.__dict__)[0]
+    now, utcnow = members["now"], members["utcnow"]
+
+    def now_inside(owner: type[datetime.datetime], tz: datetime.tzinfo | None = None) -> datetime.datetime:
+        """As `datetime.datetime.now`; in a simulated world, its time."""
+        realm = current_realm()
+        if realm is None:
+            found: datetime.datetime = now.__get__(None, owner)(tz)
+            return found
+        return owner.fromtimestamp(realm.now.wall / 1_000_000, tz)
+
+    def utcnow_inside(owner: type[datetime.datetime]) -> datetime.datetime:
+        """As `datetime.datetime.utcnow`; in a simulated world, its time."""
+        realm = current_realm()
+        if realm is None:
+            found: datetime.datetime = utcnow.__get__(None, owner)()
+            return found
+        return owner.fromtimestamp(realm.now.wall / 1_000_000, datetime.UTC).replace(tzinfo=None)
+
+    members["now"] = classmethod(now_inside)
+    members["utcnow"] = classmethod(utcnow_inside)
+    ctypes.pythonapi.PyType_Modified(ctypes.py_object(cls))
+
+
+# --- chance -------------------------------------------------------------------------------------------------------
+
+
+def _install_chance() -> None:
+    hidden = random.random.__self__  # type: ignore[attr-defined]
+    for name in dir(random):
+        function = getattr(random, name)
+        if getattr(function, "__self__", None) is hidden:
+            _replace(random, name, functools.partial(_draw, name))
+    seed = random.Random.seed
+
+    def seed_inside(self: random.Random, a: Any = None, version: int = 2) -> None:
+        """As `random.Random.seed`; in a simulated world, one without a seed gets the world's."""
+        realm = current_realm()
+        if a is None and realm is not None:
+            a = realm.urandom(16)
+        seed(self, a, version)
+
+    random.Random.seed = seed_inside  # type: ignore[method-assign]
+    _replace(os, "urandom", Realm.urandom)
+    _replace(os, "getrandom", lambda realm, size, flags=0: realm.urandom(size))
+    _replace(uuid, "uuid1", _uuid1)
+    random._urandom = os.urandom  # type: ignore[attr-defined]
+
+
+def _draw(name: str, realm: Realm, *args: Any, **kwargs: Any) -> Any:
+    return getattr(realm.random, name)(*args, **kwargs)
+
+
+def _uuid1(realm: Realm, node: int | None = None, clock_seq: int | None = None) -> uuid.UUID:
+    ticks = realm.now.wall * 10 + _UUID_EPOCH
+    sequence = int.from_bytes(realm.urandom(2)) & 0x3FFF if clock_seq is None else clock_seq & 0x3FFF
+    fields = (
+        ticks & 0xFFFF_FFFF,
+        ticks >> 32 & 0xFFFF,
+        ticks >> 48 & 0xFFF,
+        sequence >> 8,
+        sequence & 0xFF,
+        _NODE if node is None else node,
+    )
+    return uuid.UUID(fields=fields, version=1)
+
+
+# --- processes ----------------------------------------------------------------------------------------------------
+
+
+def _install_processes() -> None:
+    getpid, kill, leave, abort, raise_signal = os.getpid, os.kill, os._exit, os.abort, signal.raise_signal
+
+    def child(realm: Realm) -> ChildProcess | None:
+        process = realm.process
+        return process if isinstance(process, ChildProcess) else None
+
+    def getpid_inside(realm: Realm) -> int:
+        process = child(realm)
+        return getpid() if process is None else process.pid
+
+    def kill_inside(realm: Realm, pid: int, number: int) -> None:
+        process = child(realm)
+        if process is None or pid != process.pid:
+            kill(pid, number)
+        elif number:
+            process.kill(number)
+
+    def exit_inside(realm: Realm, status: int) -> None:
+        process = child(realm)
+        if process is None:
+            leave(status)
+        else:
+            process.exit(status)
+
+    def abort_inside(realm: Realm) -> None:
+        process = child(realm)
+        if process is None:
+            abort()
+        else:
+            process.kill(signal.SIGABRT)
+
+    def raise_inside(realm: Realm, number: int) -> None:
+        process = child(realm)
+        if process is None:
+            raise_signal(number)
+        else:
+            process.kill(number)
+
+    _replace(os, "getpid", getpid_inside)
+    _replace(os, "kill", kill_inside)
+    _replace(os, "_exit", exit_inside)
+    _replace(os, "abort", abort_inside)
+    _replace(signal, "raise_signal", raise_inside)
