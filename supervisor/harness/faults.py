@@ -83,9 +83,9 @@ class What(enum.StrEnum):
 
 #: What is not promised to be survived.
 OUTSIDE: Final = (What.SYNC_LIES,)
-#: What `default()` leaves out although it is survived: a client that is killed may have sent or not, and the tests
-#: of users ask for each result that they sent for.
-NOT_BY_DEFAULT: Final = (What.KILL_CLIENT, *OUTSIDE)
+#: What `default()` leaves out although nothing that was accepted is lost by it: a client that is killed may have sent
+#: or not, and a full disk refuses calls, so that a test must ask what was `accepted` before it asks for results.
+NOT_BY_DEFAULT: Final = (What.KILL_CLIENT, What.DISK_FULL, *OUTSIDE)
 
 #: Kinds of fault that the specification names and that need a part which the simulated world does not have.
 NOT_THERE_YET: Final[dict[str, str]] = {
@@ -138,12 +138,12 @@ class Fault(msgspec.Struct, frozen=True):
 
 
 def default() -> tuple[What, ...]:
-    """Return every kind that a durable cluster promises to survive and that leaves its clients alive."""
+    """Return every kind that a durable cluster promises to survive and in which each call is accepted in the end."""
     return tuple(what for what in What if what not in NOT_BY_DEFAULT)
 
 
 def every() -> tuple[What, ...]:
-    """Return every kind within what is promised, deaths of clients among them."""
+    """Return every kind within what is promised; calls may be refused, or be lost with their client."""
     return tuple(what for what in What if what not in OUTSIDE)
 
 
@@ -374,6 +374,7 @@ def _die_in_commit(world: World, away: int) -> None:
 
 def _lie(world: World, away: int) -> None:
     if world.disk.lie():
+        world.observed.disk_lied = True
         world.clockwork.after(SECOND // 1_000, lambda: _power_loss(world, away))
 
 

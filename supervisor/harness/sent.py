@@ -59,6 +59,14 @@ class Sent(Generic[R_co]):
         )
 
     @property
+    def refused(self) -> str:
+        """The name of the error with which its client learned that no broker has it; empty: it was not."""
+        for event in self._world.trace.events:
+            if event.kind is Kind.CONFIRM and self.id in event.facts["ids"] and "error" in event.facts:
+                return str(event.facts["error"])
+        return ""
+
+    @property
     def deliveries(self) -> int:
         """How often it was handed to a child."""
         return self._count(Kind.DELIVER)

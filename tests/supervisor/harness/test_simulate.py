@@ -9,6 +9,9 @@ from greenroom.actors.app import App
 from greenroom.supervisor.harness.simulate import simulate
 from greenroom.testing import Sim
 
+#: What a test orders.
+ORDERS = st.lists(st.integers(0, 9), max_size=10)
+
 
 class Shop:
     """A shop that charges its customers, and what they were charged."""
@@ -30,7 +33,7 @@ def test_a_double_charge_is_found_and_shrunk_to_one_fault_and_one_task() -> None
     seen: list[Sim] = []
 
     @simulate(shop.app, clients=2, workers=(1, 3), examples=200, database=None)
-    def test_orders(sim: Sim, orders: list[int] = st.lists(st.integers(0, 9), max_size=10)) -> None:  # type: ignore[assignment]
+    def test_orders(sim: Sim, orders: list[int] = ORDERS) -> None:  # type: ignore[assignment]
         shop.charged.clear()
         seen.append(sim)
         for order in orders:
