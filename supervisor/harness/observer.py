@@ -65,6 +65,10 @@ class Observed(Observer):
 
     def __init__(self, trace: Trace, lane: str) -> None:
         self.observers: list[Observer] = []
+        #: The broker's host lost its power since the store was opened last.
+        self.power_lost = False
+        #: The disk has said of a sync that it was done, and it was not: nothing is promised any more.
+        self.disk_lied = False
         self._trace = trace
         self._lane = lane
         #: Commits that failed, or were not told to have ended: each may be on the disk.

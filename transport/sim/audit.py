@@ -11,6 +11,7 @@ All raise AssertionError with the place in words. They look inside of the core, 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 
 from ..broker.core import Broker
 from ..broker.held import Message, Stage
@@ -171,6 +172,24 @@ def _audit_quarantine(broker: Broker) -> None:
                 assert not (free and service_of(mailbox) in session.serves), f"{session.id} is free for a suspect"
     for session in broker.desk.quarantine.values():
         assert len(session.held) <= 1, f"{session.id} has {len(session.held)} suspects"
+
+
+def check_credit(broker: Broker, given: Sequence[Lease], short_task: int) -> None:
+    """CREDIT: check what was given in the pass that ends now. `short_task`: what may be claimed ahead, at most."""
+    desk = broker.desk
+    positions_of: dict[str, list[int]] = {}
+    for lease in given:
+        positions_of.setdefault(lease.session, []).extend(lease.positions)
+    for id, positions in positions_of.items():
+        session = desk.sessions[id]
+        if not all(message.row.durability for message in session.held.values()):
+            continue  # what it got in this pass of those is in no record
+        before = len(session.held) - len(positions)
+        names = [session.held[position].envelope.name for position in positions]
+        speeds = [desk.speeds.get(name) for name in names]
+        long = sum(speed is None or speed.average > short_task for speed in speeds)
+        assert len(session.held) <= session.window, f"CREDIT: {id} holds {len(session.held)} of {session.window}"
+        assert long <= max(0, session.slots - before), f"CREDIT: {id} got {names} beyond its slots"
 
 
 def unsettled(disk: MemoryDisk) -> dict[int, str]:

@@ -19,7 +19,7 @@ from ..requests import DeadFilter, Declare, PurgeMailbox, Revoke
 from ..store.memory import MemoryDisk
 from ..store.records import Lease, Record
 from ..verbs import ChildKind, Durability, FromBroker, Goodbye, Op, Reply, Report, Request
-from .audit import audit, audit_store, leftovers
+from .audit import audit, audit_store, check_credit, leftovers
 from .broker import BEGINNING, SimBroker
 from .peers import Body, Network, Peer, SimChild, SimClient, SimNode
 from .referee import Facts, Referee, WatchedStore, bound_of, is_blamed
@@ -115,22 +115,9 @@ class World:
 
     def _persisting(self, records: list[Record]) -> None:
         """CREDIT, at the end of the pass that gave."""
-        given: dict[str, list[int]] = {}
-        for record in records:
-            if isinstance(record, Lease) and record.lease not in self.referee.made:
-                given.setdefault(record.session, []).extend(record.positions)
+        given = [record for record in records if isinstance(record, Lease) and record.lease not in self.referee.made]
         self.referee.making(records)
-        desk = self.sim.broker.desk
-        for id, positions in given.items():
-            session = desk.sessions[id]
-            if not all(message.row.durability for message in session.held.values()):
-                continue  # what it got in this pass of those is in no record
-            before = len(session.held) - len(positions)
-            names = [session.held[position].envelope.name for position in positions]
-            speeds = [desk.speeds.get(name) for name in names]
-            long = sum(speed is None or speed.average > SETTINGS.short_task for speed in speeds)
-            assert len(session.held) <= session.window, f"CREDIT: {id} holds {len(session.held)} of {session.window}"
-            assert long <= max(0, session.slots - before), f"CREDIT: {id} got {names} beyond its slots"
+        check_credit(self.sim.broker, given, SETTINGS.short_task)
 
     # --- who comes and goes --------------------------------------------------------------------------------------
 

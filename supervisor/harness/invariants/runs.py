@@ -1,0 +1,227 @@
+"""Promises about runs of bodies: how often they start, that they end, and what is known of them afterwards.
+
+All of these are judged by events alone, so that they hold for a log of a real cluster as well.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from ....transport.message import MAX_DELIVERIES_DEFAULT, Flag
+from ..trace import Event, Kind
+from .base import Invariant
+
+#: What a body can say that makes it run once more.
+AGAIN = ("RETRY", "REQUEUED")
+TERMINAL = ("SUCCESS", "FAILURE", "REVOKED", "REJECTED", "IGNORED")
+_SAFE = Flag.ACKS_LATE | Flag.REJECT_ON_WORKER_LOST
+
+
+class AtMostOnce(Invariant):
+    """AMO."""
+
+    name = "AMO"
+    sentence = "The body of a task that is acked early starts at most once, whatever fails."
+
+    def __init__(self) -> None:
+        super().__init__()
+        #: How the latest run of each ended; empty: not at all.
+        self._runs: dict[str, str] = {}
+
+    def on_event(self, event: Event) -> None:
+        """Every start of such a body is the first, or the body itself asked for it."""
+        facts = event.facts
+        if event.kind is Kind.STARTED and facts["of"] == "TASK" and not facts["flags"] & Flag.ACKS_LATE:
+            self.premises += 1
+            id = facts["id"]
+            if id in self._runs and self._runs[id] not in AGAIN and id not in self.excused:
+                self.violated(f"{facts['task']} {id} starts a second time, on {event.lane}", event)
+            self._runs[id] = ""
+        elif event.kind is Kind.RAN and facts["id"] in self._runs:
+            self._runs[facts["id"]] = facts["state"]
+
+
+class AtLeastOnce(Invariant):
+    """ALO."""
+
+    name = "ALO"
+    sentence = (
+        "The body of a confirmed task with acks_late and reject_on_worker_lost runs to its end at least once, or the "
+        "task is a dead letter with a reason."
+    )
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._asked: dict[str, str] = {}
+        self._confirmed: dict[str, str] = {}
+        self._ended: dict[str, None] = {}
+
+    def on_event(self, event: Event) -> None:
+        """Take down who was promised, and who has had it."""
+        facts = event.facts
+        match event.kind:
+            case Kind.PUBLISH:
+                for id, task, flags in zip(facts["ids"], facts["tasks"], facts["flags"], strict=True):
+                    if flags & _SAFE == _SAFE and not flags & Flag.IGNORE_RESULT:
+                        self._asked[id] = task
+            case Kind.CONFIRM if "error" not in facts:
+                for id in facts["ids"]:
+                    if id in self._asked:
+                        self._confirmed[id] = self._asked[id]
+            case Kind.RAN if facts["state"] not in AGAIN:
+                self._ended[facts["id"]] = None
+            case Kind.DEAD if facts["reason"]:
+                self._ended[facts["id"]] = None
+            case Kind.STORED if facts["state"] == "REVOKED" or facts.get("failure") == "TimeLimitExceeded":
+                # Somebody has asked for that end.
+                self._ended[facts["id"]] = None
+            case _:
+                pass
+
+    def at_end(self) -> None:
+        """Everybody who was promised has had it."""
+        for id, task in self._confirmed.items():
+            self.premises += 1
+            if id not in self._ended and id not in self.excused:
+                self.violated(f"{task} {id} was confirmed, never ran to its end, and is no dead letter")
+
+
+class Limit(Invariant):
+    """LIMIT."""
+
+    name = "LIMIT"
+    sentence = (
+        "A message starts at most max_deliveries times when every start ends in the death of its process; only after "
+        "a death together with others one trial alone may follow."
+    )
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._bounds: dict[str, int] = {}
+        self._deaths = Counter[str]()
+        self._joint: dict[str, bool] = {}
+        self._holders: dict[str, str] = {}
+
+    def on_event(self, event: Event) -> None:
+        """Count deaths of processes with each body running, and judge each start by them."""
+        facts = event.facts
+        match event.kind:
+            case Kind.PUBLISH:
+                for id, bound in zip(facts["ids"], facts["bounds"], strict=True):
+                    self._bounds[id] = bound or MAX_DELIVERIES_DEFAULT
+            case Kind.DELIVER:
+                self._holders[facts["id"]] = facts["to"]
+            case Kind.DEATH if "by" not in facts:
+                running = facts.get("running", ())
+                for id in running:
+                    # Who was given to somebody else meanwhile is charged with the loss of this one, not with a death.
+                    if self._holders.get(id) == event.lane:
+                        self._deaths[id] += 1
+                        self._joint[id] = len(running) > 1
+            case Kind.DEAD:
+                # A redrive begins to count anew.
+                self._deaths.pop(facts["id"], None)
+            case Kind.STARTED if self._deaths[facts["id"]] and facts["flags"] & Flag.ACKS_LATE:
+                self.premises += 1
+                id = facts["id"]
+                deaths, bound = self._deaths[id], self._bounds.get(id, MAX_DELIVERIES_DEFAULT)
+                if 0 < bound <= deaths and not self._joint[id] and id not in self.excused:
+                    self.violated(
+                        f"{facts['task']} {id} starts on {event.lane} after {deaths} deaths of its process, with "
+                        f"max_deliveries {bound}",
+                        event,
+                    )
+            case _:
+                pass
+
+
+class Poison(Invariant):
+    """POISON."""
+
+    name = "POISON"
+    sentence = "A message whose bound is used up is a dead letter exactly once, with its reason and its history."
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._dead: dict[int, str] = {}
+
+    def on_event(self, event: Event) -> None:
+        """A dead letter is dead once, says why, and is not handed out."""
+        facts = event.facts
+        if event.kind is Kind.DEAD:
+            self.premises += 1
+            if facts["position"] in self._dead and facts["id"] not in self.excused:
+                self.violated(f"{facts['id']} became a dead letter a second time", event)
+            if not facts["reason"]:
+                self.violated(f"{facts['id']} is a dead letter, and nobody says why", event)
+            self._dead[facts["position"]] = facts["id"]
+        elif event.kind is Kind.DELIVER and facts["position"] in self._dead and facts["id"] not in self.excused:
+            self.violated(f"{facts['id']} is a dead letter, and {facts['to']} gets it", event)
+
+
+class OneResult(Invariant):
+    """RESULT."""
+
+    name = "RESULT"
+    sentence = "A result that is terminal never changes, and everybody who asks learns the same."
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._stored: dict[str, str] = {}
+        self._told: dict[str, str] = {}
+        #: Dead letters may be redriven, which makes another end of them.
+        self._dead: dict[str, None] = {}
+
+    def on_event(self, event: Event) -> None:
+        """What is stored and what is told is what was stored and told before."""
+        facts = event.facts
+        if event.kind is Kind.DEAD:
+            self._dead[facts["id"]] = None
+        elif event.kind is Kind.STORED or (event.kind is Kind.RESULT and facts["state"] in TERMINAL):
+            id, state = facts["id"], facts["state"]
+            if id in self._dead or id in self.excused:
+                return
+            self.premises += 1
+            known = self._stored.get(id) or self._told.get(id)
+            if known is not None and known != state:
+                doer = "is stored as" if event.kind is Kind.STORED else f"is told to {event.lane} as"
+                self.violated(f"{id} was {known} and {doer} {state}", event)
+            (self._stored if event.kind is Kind.STORED else self._told)[id] = state
+
+
+class Spurious(Invariant):
+    """SPUR, as far as events tell; the ledger knows more."""
+
+    name = "SPUR"
+    sentence = "A message is delivered again only after a recorded cause; without faults exactly once."
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._delivered: dict[int, int] = {}
+        self._causes: dict[int, None] = {}
+        #: Troubles so far that may be a cause for anybody.
+        self._troubles = 0
+
+    def on_event(self, event: Event) -> None:
+        """A second delivery of a position follows on some trouble, or on a word about it."""
+        facts = event.facts
+        match event.kind:
+            case Kind.DELIVER:
+                self.premises += 1
+                position = facts["position"]
+                again = self._delivered.get(position) == self._troubles and position not in self._causes
+                if again and facts["id"] not in self.excused:
+                    self.violated(
+                        f"{facts['id']} is delivered again, to {facts['to']}, and nothing had happened", event
+                    )
+                self._delivered[position] = self._troubles
+                self._causes.pop(position, None)
+            case Kind.RETURN:
+                self._causes.update(dict.fromkeys(facts["positions"]))
+            case Kind.SETTLE:
+                states = zip(facts["positions"], facts["states"], strict=True)
+                self._causes.update({position: None for position, state in states if state in AGAIN})
+            case Kind.DEATH | Kind.REPORT | Kind.BROKER_UP | Kind.DETACHED | Kind.FAULT:
+                self._troubles += 1
+            case _:
+                pass
