@@ -30,7 +30,7 @@ PRECEDENCE: Final = (SUCCESS, FAILURE, None, REVOKED, STARTED, RECEIVED, REJECTE
 NONE_PRECEDENCE: Final = PRECEDENCE.index(None)
 PRECEDENCE_LOOKUP: Final[dict[str | None, int]] = {name: place for place, name in enumerate(PRECEDENCE)}
 
-#: How a message's state is called here. Sent back is pending again; a refusal, the body's or the child's, is a failure.
+#: How a message's state is called here. Sent back is pending again; a refusal, a body's or a child's, is a failure.
 NAMES: Final[dict[int, str]] = {
     State.PENDING: PENDING,
     State.RECEIVED: RECEIVED,
