@@ -145,6 +145,8 @@ def _text(event: Event, names: Names) -> str:
         case Kind.FAULT:
             return "FAULT " + ", ".join(str(value) for value in facts.values())
         case Kind.EFFECT:
-            return ", ".join(str(value) for value in facts.values()) + by
+            args = str(facts.get("args", "()"))
+            given = f"{args[:-2]})" if args.endswith(",)") else args
+            return f"{facts['name']}{given}{facts.get('kwargs', '')}{by}"
         case _:
             return event.words() + by

@@ -23,7 +23,7 @@ class Told:
             note(Kind.CONFIRM, "client0", ids=[f"id{number}"])
         self.deliver(1, "w1/1")
         note(Kind.STARTED, "w1/1", id="id1", task="shop.charge", position=1)
-        note(Kind.EFFECT, "w1/1", effect="charge", order="o1")
+        note(Kind.EFFECT, "w1/1", name="charge", args="('o1',)", id="id1")
         note(Kind.FAULT, "w1/1", fault="kill child", at="ran 1")
         note(Kind.DEATH, "w1/1", how="signal 9")
         self.deliver(2, "w1/2")
@@ -34,7 +34,7 @@ class Told:
         self.now = 900_000
         self.deliver(1, "w1/3")
         note(Kind.STARTED, "w1/3", id="id1", task="shop.charge", position=1)
-        note(Kind.EFFECT, "w1/3", effect="charge", order="o1")
+        note(Kind.EFFECT, "w1/3", name="charge", args="('o1',)", id="id1")
 
     def deliver(self, number: int, to: str) -> None:
         self.trace.note(
@@ -49,12 +49,12 @@ def test_a_timeline_tells_of_the_messages_in_question_and_of_faults_and_fits() -
         "charge 1 confirmed",
         "gives charge 1 to w1/1",
         "starts charge 1 in child 1",
-        "charge, o1 in child 1",
+        "charge('o1') in child 1",
         "FAULT kill child, ran 1",
         "dies in child 1 (signal 9)",
         "gives charge 1 to w1/3",
         "starts charge 1 in child 3",
-        "charge, o1 in child 3",
+        "charge('o1') in child 3",
     ]
     assert [line.is_fault for line in lines].count(True) == 1
 
@@ -63,12 +63,12 @@ def test_what_does_not_fit_goes_from_the_least_telling_on_and_never_faults_death
     lines = timeline(Told().trace.events, lines_max=3)
     assert [line.text.split()[0] for line in lines] == [
         "starts",
-        "charge,",
+        "charge('o1')",
         "FAULT",
         "dies",
         "starts",
         "starts",
-        "charge,",
+        "charge('o1')",
     ]
 
 
@@ -101,7 +101,7 @@ def test_a_report_is_one_screen_and_says_how_to_see_it_again() -> None:
 
 def test_a_page_needs_nothing_but_itself_and_escapes_what_users_wrote(tmp_path: Path) -> None:
     told = Told()
-    told.trace.note(Kind.EFFECT, "w1/3", effect="<script>alert(1)</script>")
+    told.trace.note(Kind.EFFECT, "w1/3", name="<script>alert(1)</script>")
     made = report("AMO", "twice & more", told.trace, about=["id1"])
     path = write_page(made, told.trace.events, tmp_path / "timelines")
     text = path.read_text(encoding="utf-8")
