@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import Awaitable, Generator, Iterable
+from contextvars import ContextVar
 from functools import partial
 from typing import Any, Final
 
@@ -101,18 +102,16 @@ async def _awaiting(interruptible: Interruptible) -> Any:
     return await interruptible
 
 
-class _Local(threading.local):
-    runner: CoroutineRunner | None = None
-
-
-_local = _Local()
+#: Each thread has a context of its own, and so has each fiber of a simulated world.
+_runner: ContextVar[CoroutineRunner | None] = ContextVar("greenroom_coroutine_runner", default=None)
 
 
 def coroutine_runner() -> CoroutineRunner:
     """Return this thread's runner."""
-    runner = _local.runner
+    runner = _runner.get()
     if runner is None:
-        runner = _local.runner = CoroutineRunner()
+        runner = CoroutineRunner()
+        _runner.set(runner)
     return runner
 
 

@@ -1,35 +1,30 @@
 """A simulated child process: the production parts of a child, its loop, and bodies that take turns.
 
-Owns what the pools of `actors.worker` own in a process: where bodies run and how they are interrupted. The loop is
-production's (`IoLoop`); each body is a fiber, so that it runs at once and until its end, except where it waits (for a
-result, or by `time.sleep`): then the world goes on. The page is in memory, and is read by the parent when the child is
-dead, as a file would be.
+Owns the process: how its parts are put together, how it ends, and what is left of it. The loop is production's
+(`IoLoop`); what it runs is in `bodies`. The page is in memory, and is read by the parent when the child is dead, as a
+file would be.
 """
 
 from __future__ import annotations
 
-import asyncio
 import signal as signals
 from collections.abc import Callable
 
 from ...actors.app import App
 from ...actors.errors import SoftTimeLimitExceeded
-from ...actors.worker.afterwards import Afterwards
 from ...actors.worker.assembly import Assembly, session_of
 from ...actors.worker.control import ChildConfig, FromChild, Leaving, ToChild
-from ...actors.worker.events import Held, Interrupt
-from ...actors.worker.execute import Done
+from ...actors.worker.events import Interrupt
 from ...actors.worker.io_loop import IoLoop
 from ...actors.worker.limits import error_of
-from ...transport.message import Kind as MessageKind
-from ...transport.message import State
 from ...transport.page import PageContents, contents_of
 from ...transport.page_marks import Page
 from ...transport.peer.attachment import Attachment
 from ...transport.processes import ProcessName
 from ...transport.verbs import RingEntry
+from .bodies import Bodies
 from .client import SimClient
-from .clockwork import Clockwork, Fiber, Process
+from .clockwork import Clockwork, Process
 from .hands import SimLine, SimPipe, SimWakeup
 from .realm import Realm
 from .trace import Kind, Trace
@@ -73,7 +68,6 @@ class ChildProcess(Process):
         self._config = config
         self._app = app
         self._trace = trace
-        self._realm = realm
         self._ended = ended
         self._wakeup = SimWakeup()
         self._pipe = SimPipe(said, self._wakeup.wake)
@@ -90,19 +84,17 @@ class ChildProcess(Process):
         station = self._parts.station
         station.end_now = self._end_now
         station.interrupt = self._interrupt
+        self._bodies = Bodies(self, trace, realm, self._parts, pool=config.pool, leave=self.exit)
         self._loop = IoLoop(
             station,
             self._wakeup,
             self._parts.deadlines,
             lambda: clockwork.now.boot,
-            self._submit,
+            self._bodies.submit,
             self._soft_limit,
             lambda: None,
         )
-        #: Bodies that run, by position.
-        self._bodies: dict[int, Fiber] = {}
-        #: Ids of messages whose body the page has as started and not as finished, by position.
-        self._running: dict[int, str] = {}
+        self._bodies.io = self._loop
         self._wakeup.fiber = self.fiber(self._run)
 
     def tell(self, word: ToChild) -> None:
@@ -132,7 +124,7 @@ class ChildProcess(Process):
             return
         self.evidence = contents_of(self.page.raw())
         how = f"signal {signal}" if signal else f"exit {code}"
-        running = list(self._running.values())
+        running = list(self._bodies.running.values())
         if code != 0 or running:
             facts = {"how": how, "running": running}
             if by:
@@ -156,7 +148,7 @@ class ChildProcess(Process):
         self._loop.run()
         reason = station.over or ""
         if not station.abandoned:
-            parts.hosting.stop(reason)
+            self._bodies.stop(reason)
             station.leave(reason)
             self._pipe.send(Leaving(reason))
         self.exit(0)
@@ -170,72 +162,13 @@ class ChildProcess(Process):
         self.line = SimLine(attachment, self, self._trace, self._wakeup.wake)
         return self.line
 
-    # --- bodies --------------------------------------------------------------------------------------------------
-
-    def _submit(self, runner: int, held: Held) -> None:
-        self._running[held.delivery.position] = held.delivery.envelope.id
-        body = self.fiber(lambda: self._run_body(runner, held), f"{self.lane}'s {held.delivery.envelope.name}")
-        self._bodies[held.delivery.position] = body
-
-    def _run_body(self, runner: int, held: Held) -> None:
-        envelope = held.delivery.envelope
-        position = held.delivery.position
-        self._trace.note(
-            Kind.STARTED,
-            self.lane,
-            id=envelope.id,
-            task=envelope.name,
-            position=position,
-            delivery=held.delivery.deliveries,
-            flags=envelope.flags,
-            of=MessageKind(envelope.kind).name,
-        )
-        try:
-            done = self._execute(held)
-        except SystemExit as leaving:
-            # As in a real child: the process ends, and nothing is said of the body.
-            self.exit(leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None))
-            return
-        outcome = done.outcome if isinstance(done, Afterwards) else done
-        state = State(outcome.state).name
-        self._trace.note(Kind.RAN, self.lane, id=envelope.id, task=envelope.name, position=position, state=state)
-        if isinstance(done, Afterwards):
-            self._loop.ended(runner, done, lambda: self._do_afterwards(runner, done))
-            del self._running[position]
-        else:
-            self._loop.ended(runner, done)
-            del self._running[position]
-            self._loop.free(runner)
-
-    def _execute(self, held: Held) -> Done:
-        executor = self._parts.executor
-        self._realm.enter()
-        try:
-            if self._config.pool == "asyncio":
-                return asyncio.run(executor.run_async(held))
-            return executor.run(held)
-        finally:
-            self._bodies.pop(held.delivery.position, None)
-
-    def _do_afterwards(self, runner: int, done: Afterwards) -> None:
-        def run() -> None:
-            self._realm.enter()
-            done.run()
-            self._loop.free(runner)
-
-        self.fiber(run, f"{self.lane}'s hooks")
+    # --- interruptions --------------------------------------------------------------------------------------------
 
     def _soft_limit(self, position: int) -> None:
-        self._raise(position, SoftTimeLimitExceeded())
+        self._bodies.interrupt(position, SoftTimeLimitExceeded())
 
     def _interrupt(self, interrupt: Interrupt) -> None:
         if interrupt.how not in (0, signals.SIGUSR1):
             self.kill(interrupt.how, by="itself")
             return
-        self._raise(interrupt.position, error_of(interrupt))
-
-    def _raise(self, position: int, error: BaseException) -> None:
-        """It gets there where the body waits: one that does not wait is over before anybody can interrupt it."""
-        body = self._bodies.get(position)
-        if body is not None:
-            body.interrupt(error)
+        self._bodies.interrupt(interrupt.position, error_of(interrupt))

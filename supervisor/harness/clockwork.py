@@ -15,9 +15,11 @@ not come to rest.
 
 from __future__ import annotations
 
+import sys
+from asyncio import AbstractEventLoop, events
 from collections import Counter, deque
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 import greenlet
 
@@ -92,6 +94,8 @@ class Fiber:
         self._greenlet = greenlet.greenlet(self._body)
         self._sleeps = 0
         self._raise: BaseException | None = None
+        self._loop: AbstractEventLoop | None = None
+        self._hooks: tuple[Any, Any] = (None, None)
 
     def interrupt(self, error: BaseException) -> None:
         """Have this raised where it sleeps, or at its next sleep."""
@@ -124,12 +128,24 @@ class Fiber:
     def take_turn(self, hub: greenlet.greenlet) -> None:
         """Run until it sleeps or ends."""
         self._greenlet.parent = hub
-        self._greenlet.switch()
+        self._with_own_loop(self._greenlet.switch)
 
     def drop(self) -> None:
         """Unwind what is left of it. At the end of the world only."""
         if self._greenlet and not self._greenlet.dead:
-            self._greenlet.throw(greenlet.GreenletExit)
+            self._with_own_loop(self._greenlet.throw)
+
+    def _with_own_loop(self, go_on: Callable[[], object]) -> None:
+        """asyncio has one running loop a thread; here, each fiber may have one."""
+        loop, hooks = events._get_running_loop(), sys.get_asyncgen_hooks()
+        events._set_running_loop(self._loop)
+        sys.set_asyncgen_hooks(*self._hooks)
+        try:
+            go_on()
+        finally:
+            self._loop, self._hooks = events._get_running_loop(), sys.get_asyncgen_hooks()
+            events._set_running_loop(loop)
+            sys.set_asyncgen_hooks(*hooks)
 
     def _body(self) -> None:
         try:

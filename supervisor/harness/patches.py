@@ -21,10 +21,12 @@ import signal
 import sys
 import time
 import uuid
+from asyncio import events
 from collections.abc import Callable
 from typing import Any, Final
 
 from ...actors import identity
+from . import escapes, loop
 from .child_process import ChildProcess
 from .realm import Realm, current_realm
 
@@ -50,6 +52,9 @@ def install() -> None:
         _install_datetime()
         _install_chance()
         _install_processes()
+        for function in (loop.new_event_loop, loop.set_event_loop, loop.get_event_loop):
+            _replace(events, function.__name__, function)
+        escapes.install()
     substitute()
 
 

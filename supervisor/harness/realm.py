@@ -15,13 +15,16 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import greenlet
 
 from ...transport.clock import MICROSECONDS, Now
 from .clockwork import Clockwork, Process
 from .trace import Trace
+
+if TYPE_CHECKING:
+    from .effects import Effect
 
 #: The lane of what the test itself does.
 TEST_LANE: Final = "test"
@@ -41,6 +44,8 @@ class Realm:
         self.trace = trace
         #: What may be touched at present, by the name of the kind (see `escapes`).
         self.allowed: Counter[str] = Counter()
+        #: What user code has recorded as done, in order (see `effects`).
+        self.effects: list[Effect] = []
         #: The first thing that got out of user code and should not have.
         self.escaped: Exception | None = None
         self._seed = seed

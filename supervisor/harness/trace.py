@@ -96,7 +96,8 @@ class Trace:
 
     def __init__(self, began: int, boot: Callable[[], int]) -> None:
         self.events: list[Event] = []
-        self._began = began
+        #: When the world began, in boot time.
+        self.began = began
         self._boot = boot
         self._listeners: list[Listener] = []
 
@@ -106,7 +107,7 @@ class Trace:
 
     def note(self, kind: Kind, lane: str, **facts: Any) -> None:
         """Something happens now."""
-        event = Event(self._boot() - self._began, kind, lane, facts)
+        event = Event(self._boot() - self.began, kind, lane, facts)
         self.events.append(event)
         for listener in self._listeners:
             listener(event)
