@@ -66,6 +66,8 @@ class ChildProcess(Process):
         #: The link of what bodies send; made when one does.
         self.client: SimClient | None = None
         self._config = config
+        #: Which kind of child it is.
+        self.kind = config.kind
         self._app = app
         self._trace = trace
         self._ended = ended

@@ -1,0 +1,257 @@
+"""The generic scenario of the self-test: clients send tasks of all kinds into a small cluster in which things go wrong.
+
+Owns what is drawn (`Work`), and the trial: one world with every invariant watching, through chaos until it is at rest.
+It looks for nothing in particular: each switch must be caught by this one scenario.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import msgspec
+from hypothesis import strategies as st
+
+from ....transport.broker.settings import BrokerSettings
+from ....transport.message import TERMINAL, Flag
+from ....transport.verbs import ChildKind
+from ..child_process import ChildProcess
+from ..client import SECOND
+from ..drawing import Plan, Schedule, plans
+from ..faults import Fault, Injector, every
+from ..invariants import Violated, Watch
+from ..invariants.base import Invariant
+from ..routed import RoutedClient
+from ..trace import Event, Kind
+from ..world import World
+from .shop import Shop
+
+OPERATIONS_MAX: Final = 12
+#: How long faults may go on, in simulated time.
+CHAOS: Final = 120 * SECOND
+#: What a mailbox holds in some of the worlds.
+SMALL: Final = 4
+SAME_ID: Final = "the one"
+
+
+class Send(msgspec.Struct, frozen=True):
+    """One operation: `count` calls of a task at once, after some time has passed."""
+
+    task: str
+    count: int = 1
+    client: int = 0
+    after: float = 0.0
+    countdown: float = 0.0
+    expires: float = 0.0
+    same_id: bool = False
+
+
+class Work(msgspec.Struct, frozen=True):
+    """What happens in one trial."""
+
+    plan: Plan
+    sends: tuple[Send, ...]
+    pool: str = "prefork"
+    small: bool = False
+
+    def size(self) -> tuple[int, int, int]:
+        """Return how much there is of it: faults, tasks, deviations."""
+        plan = self.plan
+        return len(plan.faults), sum(send.count for send in self.sends), len(plan.turns) + bool(plan.jitter)
+
+
+def _sends() -> st.SearchStrategy[Send]:
+    plain = st.builds(
+        Send,
+        task=st.sampled_from(
+            ("early", "late", "poison", "slow early", "slow late", "retry", "give back", "fail", "poison early", "hang")
+        ),
+        count=st.sampled_from((1, 2, 3, 6)),
+        client=st.integers(0, 1),
+        after=st.sampled_from((0.0, 0.0, 0.02, 1.0, 6.0)),
+    )
+    timed = st.builds(
+        Send,
+        task=st.sampled_from(("early", "late")),
+        count=st.integers(1, 3),
+        client=st.integers(0, 1),
+        after=st.sampled_from((0.0, 0.02, 1.0)),
+        countdown=st.sampled_from((0.0, 0.5, 3.0)),
+        expires=st.sampled_from((0.0, 1.0, 5.0)),
+        same_id=st.booleans(),
+    )
+    return st.one_of(plain, plain, timed)
+
+
+def works() -> st.SearchStrategy[Work]:
+    """Draw what happens in a trial."""
+    return st.builds(
+        Work,
+        plan=plans(clients=2, workers=(1, 2), children=(1, 2), faults=every()),
+        sends=st.lists(_sends(), min_size=1, max_size=OPERATIONS_MAX).map(tuple),
+        pool=st.sampled_from(("prefork", "prefork", "threads")),
+        small=st.sampled_from((False, False, False, True)),
+    )
+
+
+class Stored(Invariant):
+    """What the table of invariants has no own name for: the end of each task is there to be read."""
+
+    name = "RESULT"
+    sentence = "When all is at rest, every confirmed task whose result is kept has one that is terminal."
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._kept: dict[str, None] = {}
+        self._confirmed: dict[str, None] = {}
+
+    def on_event(self, event: Event) -> None:
+        """Take down who was confirmed."""
+        facts = event.facts
+        if event.kind is Kind.PUBLISH:
+            for id, flags in zip(facts["ids"], facts["flags"], strict=True):
+                if not flags & Flag.IGNORE_RESULT:
+                    self._kept[id] = None
+        elif event.kind is Kind.CONFIRM and "error" not in facts:
+            self._confirmed.update(dict.fromkeys(id for id in facts["ids"] if id in self._kept))
+
+    def at_rest(self, world: World) -> None:
+        """Ask the store."""
+        ids = [id for id in self._confirmed if id not in self.excused]
+        rows = world.broker.store.read_results(ids, 0)
+        ended = {row.id for row in rows if row.state in TERMINAL}
+        for id in ids:
+            self.premises += 1
+            if id not in ended:
+                self.violated(f"{id} was confirmed, everything is at rest, and it has no result")
+
+
+class Strength(Invariant):
+    """SUP, as far as there is a part of it: the children of a node."""
+
+    name = "SUP"
+    sentence = "A node has as many ordinary children as it shall have, and no more."
+
+    def __init__(self, wanted: int) -> None:
+        super().__init__()
+        self._wanted = wanted
+
+    def at_rest(self, world: World) -> None:
+        """Count them."""
+        for node in world.nodes:
+            if node.alive and node.over is None:
+                self.premises += 1
+                count = sum(is_ordinary(child) for child in node.children.values())
+                if count != self._wanted:
+                    self.violated(f"{node.lane} has {count} children, and {self._wanted} are wanted")
+
+
+class Holder(Invariant):
+    """FENCE, as far as there is a part of it: who has lost a message does not start it."""
+
+    name = "FENCE"
+    sentence = "A body starts only where its message was handed out last."
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._holders: dict[int, str] = {}
+
+    def on_event(self, event: Event) -> None:
+        """Compare each start with the latest delivery."""
+        facts = event.facts
+        if event.kind is Kind.DELIVER:
+            self._holders[facts["position"]] = facts["to"]
+        elif event.kind is Kind.STARTED:
+            self.premises += 1
+            holder = self._holders.get(facts["position"])
+            if holder != event.lane:
+                self.violated(f"{facts['id']} starts on {event.lane}, and {holder} has it", event)
+
+
+def is_ordinary(child: ChildProcess) -> bool:
+    """Whether this child lives and is one of those that a node always has."""
+    return child.alive and child.kind == ChildKind.POOL
+
+
+class Trial:
+    """One world. `run` raises Violated when a promise is broken."""
+
+    def __init__(self, shop: Shop, work: Work) -> None:
+        self.work = work
+        #: Faults that happened.
+        self.happened: list[Fault] = []
+        self._shop = shop
+
+    def run(self) -> None:
+        """Build the world, let it happen, and judge it."""
+        work, shop = self.work, self._shop
+        plan = work.plan
+        shop.ran.clear()
+        schedule = Schedule(plan.turns, plan.jitter)
+        slots = 2 if work.pool == "threads" else 1
+        world = World(
+            shop.app,
+            nodes=plan.nodes,
+            children=1 if slots > 1 else plan.children,
+            slots=slots,
+            clients=plan.clients,
+            pool=work.pool,
+            settings=BrokerSettings(mailbox_max_messages=SMALL) if work.small else None,
+            choose=schedule,
+            seed=plan.jitter,
+        )
+        try:
+            watch = Watch(world)
+            own = [Stored(), Strength(1 if slots > 1 else plan.children), Holder()]
+            for invariant in own:
+                invariant.excused = watch.ledger.facts.excused
+                world.trace.listen(invariant.on_event)
+            routed = RoutedClient(world)
+            shop.app.client_factory = lambda _: routed
+            with world.realm.inside():
+                world.start()
+                injector = Injector(world, plan.faults)
+                self.happened = injector.done
+                schedule.begin()
+                for send in work.sends:
+                    self._send(world, routed, send)
+                world.clockwork.run(world.at_rest, CHAOS)
+                injector.disarm()
+                watch.settle()
+                world.run_for(10)
+            watch.check()
+            for invariant in own:
+                invariant.at_rest(world)
+        finally:
+            shop.app.client_factory = None
+            world.close()
+
+    def _send(self, world: World, routed: RoutedClient, send: Send) -> None:
+        if send.after:
+            world.run_for(send.after)
+        options: dict[str, Any] = {}
+        if send.countdown:
+            options["countdown"] = send.countdown
+        if send.expires:
+            options["expires"] = send.expires
+        if send.same_id:
+            options["task_id"] = SAME_ID
+        task = self._shop.tasks[send.task]
+        for _ in range(send.count):
+            with routed.speaking_as(send.client):
+                task.apply_async((), **options)
+
+
+def attempt(shop: Shop, work: Work) -> tuple[str, Sequence[Fault]]:
+    """Run a trial; return by what it was caught, empty if by nothing, and the faults that happened.
+
+    A failure that no invariant has named is caught under the name of its error.
+    """
+    trial = Trial(shop, work)
+    try:
+        trial.run()
+    except Violated as violation:
+        return violation.invariant, trial.happened
+    except Exception as error:
+        return type(error).__name__, trial.happened
+    return "", trial.happened

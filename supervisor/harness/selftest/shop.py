@@ -1,0 +1,67 @@
+"""The application of the self-test: tasks of every kind whose delivery differs, and none that does anything.
+
+What a body does follows from its message and from how often it has run in this world, so that a world goes the same
+way twice.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import Counter
+from typing import Any
+
+from ....actors.app import App
+from ....actors.errors import Reject
+from ....actors.tasks.task import Task
+
+
+class Shop:
+    """The application, its tasks by what they are for, and how often each body ran in the present world."""
+
+    def __init__(self) -> None:
+        self.app = app = App("selftest", set_as_current=False)
+        self.ran = Counter[str]()
+        self.tasks: dict[str, Task[Any, Any]] = {}
+        late = {"acks_late": True, "reject_on_worker_lost": True}
+
+        def task(name: str, body: Any, **options: Any) -> None:
+            self.tasks[name] = app.task(name=name, **options)(body)
+
+        def run(self_: Any) -> str:
+            self.ran[self_.request.id] += 1
+            return str(self_.request.id)
+
+        def slow(self_: Any) -> str:
+            time.sleep(3)
+            return run(self_)
+
+        def fall(self_: Any) -> None:
+            run(self_)
+            sys.exit(3)
+
+        def fail(self_: Any) -> None:
+            run(self_)
+            raise ValueError("as it was told to")
+
+        def retry(self_: Any) -> str:
+            if self_.request.retries == 0:
+                raise self_.retry(countdown=0.5)
+            return run(self_)
+
+        def give_back(self_: Any) -> str:
+            if not self.ran[self_.request.id]:
+                run(self_)
+                raise Reject("not yet", requeue=True)
+            return run(self_)
+
+        task("early", run, bind=True)
+        task("late", run, bind=True, **late)
+        task("slow early", slow, bind=True)
+        task("slow late", slow, bind=True, **late)
+        task("poison", fall, bind=True, max_deliveries=2, **late)
+        task("poison early", fall, bind=True)
+        task("fail", fail, bind=True)
+        task("retry", retry, bind=True, max_retries=1)
+        task("give back", give_back, bind=True, **late)
+        task("hang", slow, bind=True, time_limit=1, **late)
