@@ -187,7 +187,7 @@ class EmbeddedCluster:
         with ExitStack() as steps:
             steps.callback(self._remove_folder)
             steps.callback(self._stop_broker)
-            steps.callback(self._stop_node, cold=cold)
+            steps.push(lambda kind, *_: self._stop_node(cold=cold or _is_hurry(kind)))
             steps.callback(self._point_back)
             if self._before is not None and not cold:
                 self.app.flush(FLUSH_SECONDS)
@@ -213,6 +213,11 @@ class EmbeddedCluster:
         folder, self._folder = self._folder, None
         if folder is not None:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_hurry(kind: type[BaseException] | None) -> bool:
+    """Whether what ended an earlier step was a Ctrl-C, which is meant for the rest as well, and no mere error."""
+    return kind is not None and not issubclass(kind, Exception)
 
 
 def _shipped(app: App) -> bytes:

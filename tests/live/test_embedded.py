@@ -426,6 +426,31 @@ def test_ctrl_c_while_it_stops_makes_it_quicker(place: Cluster) -> None:
     place.assert_nothing_left()
 
 
+def test_ctrl_c_before_the_worker_was_told_to_stop_makes_it_quicker_too(place: Cluster) -> None:
+    out = run(
+        place,
+        """
+        if __name__ == "__main__":
+            began = 0.0
+            try:
+                with app.run(workers=1):
+                    nap.delay(60, "napping")
+                    while not os.path.exists("napping"):
+                        time.sleep(0.01)
+                    began = time.monotonic()
+
+                    def flush(timeout):
+                        raise KeyboardInterrupt
+
+                    app.flush = flush
+            except KeyboardInterrupt:
+                print(time.monotonic() - began < 20, os.listdir(os.environ["TMPDIR"]))
+        """,
+    )
+    assert out == "True []\n"
+    place.assert_nothing_left()
+
+
 def test_a_killed_program_leaves_no_process_and_no_folder_behind(place: Cluster) -> None:
     process = begin(
         place,

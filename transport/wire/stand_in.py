@@ -74,12 +74,12 @@ class StandIn:
 
         It may not be done when this returns: whoever calls waits for it then.
         """
+        until = time.monotonic() + (DUTY_SECONDS if timeout is None else min(timeout, DUTY_SECONDS))
         if self._work.waiting() > 1 or not self._duty.acquire(blocking=False):
             self.look()
             return
-        until = time.monotonic() + (DUTY_SECONDS if timeout is None else min(timeout, DUTY_SECONDS))
-        self._stands_in = True
         try:
+            self._stands_in = True
             work = self._work
             while not future.done():
                 work.attend()
