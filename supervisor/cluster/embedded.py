@@ -183,11 +183,16 @@ class EmbeddedCluster:
         node.wait_until_ready(self._start_seconds)
 
     def _stop(self, *, cold: bool) -> None:
+        def stop_node(kind: type[BaseException] | None, _error: object, _traceback: object) -> None:
+            # A Ctrl-C that ended an earlier step is meant for the rest as well; a mere error is not.
+            hurry = kind is not None and not issubclass(kind, Exception)
+            self._stop_node(cold=cold or hurry)
+
         # Each of these is done whatever those before it raised, the last one first.
         with ExitStack() as steps:
             steps.callback(self._remove_folder)
             steps.callback(self._stop_broker)
-            steps.push(lambda kind, *_: self._stop_node(cold=cold or _is_hurry(kind)))
+            steps.push(stop_node)
             steps.callback(self._point_back)
             if self._before is not None and not cold:
                 self.app.flush(FLUSH_SECONDS)
@@ -213,11 +218,6 @@ class EmbeddedCluster:
         folder, self._folder = self._folder, None
         if folder is not None:
             shutil.rmtree(folder, ignore_errors=True)
-
-
-def _is_hurry(kind: type[BaseException] | None) -> bool:
-    """Whether what ended an earlier step was a Ctrl-C, which is meant for the rest as well, and no mere error."""
-    return kind is not None and not issubclass(kind, Exception)
 
 
 def _shipped(app: App) -> bytes:
