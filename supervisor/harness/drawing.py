@@ -131,6 +131,12 @@ def faults_of(kinds: Sequence[What], store: StoreName = "memory") -> st.SearchSt
     )
 
 
+def schedules() -> st.SearchStrategy[tuple[list[tuple[int, int]], int]]:
+    """Draw where the order of turns deviates, and the seed of its jitter: what `Schedule.follow` takes."""
+    turns = st.lists(st.tuples(st.integers(0, GAP_MAX), st.integers(1, 3)), max_size=TURNS_MAX)
+    return st.tuples(turns, st.just(0) | st.integers(1, _JITTERS))
+
+
 def plans(
     *,
     clients: int = 1,
@@ -148,19 +154,14 @@ def plans(
     of_each = _between(children, "children")
     drawn = st.lists(faults_of(kinds, store), max_size=FAULTS_MAX if kinds else 0)
     absent = st.integers(0, (1 << len(kinds)) - 1)
-    turns = st.lists(st.tuples(st.integers(0, GAP_MAX), st.integers(1, 3)), max_size=TURNS_MAX)
-    jitter = st.just(0) | st.integers(1, _JITTERS)
+    schedule = schedules()
 
     @st.composite
     def plan(draw: st.DrawFn) -> Plan:
         missing = draw(absent)
-        return Plan(
-            nodes=draw(nodes),
-            children=draw(of_each),
-            clients=clients,
-            faults=tuple(fault for fault in draw(drawn) if not missing >> kinds.index(fault.what) & 1),
-            turns=tuple(draw(turns)),
-            jitter=draw(jitter),
-        )
+        size = draw(nodes), draw(of_each)
+        happening = tuple(fault for fault in draw(drawn) if not missing >> kinds.index(fault.what) & 1)
+        turns, jitter = draw(schedule)
+        return Plan(*size, clients, happening, tuple(turns), jitter)
 
     return plan()

@@ -49,8 +49,8 @@ def _run(make: Make, test: Callable[[Sim], object]) -> list[Event]:
         except HypothesisException:
             raise  # the engine's own: an example that is not one
         except Exception as error:
-            if _is_last():
-                told = report_of(sim, error, _replay())
+            if is_last():
+                told = report_of(sim, error, replay_of())
                 error.add_note(told.text())
                 folder = options().timeline
                 if folder is not None:
@@ -66,11 +66,13 @@ def report_of(sim: Sim, error: BaseException, replay: str = "") -> Report:
     return report(type(error).__name__, sentence, sim.trace, deviations=plan, replay=replay)
 
 
-def _is_last() -> bool:
+def is_last() -> bool:
+    """Tell whether this run of a failing example is the one that is shown."""
     return not currently_in_test_context() or current_build_context().is_final
 
 
-def _replay() -> str:
+def replay_of() -> str:
+    """Return the command that runs this example again; empty outside of Hypothesis."""
     if not currently_in_test_context():
         return ""
     blob = encode_failure(current_build_context().data.choices)

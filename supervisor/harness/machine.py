@@ -1,0 +1,143 @@
+"""`ClusterMachine`: a Hypothesis state machine whose system under test is a cluster, with faults among its rules.
+
+Owns the life of the cluster beside the rules of a test: it is up before the first rule, its order of turns is drawn
+like the arguments of rules, time passes by a rule, things go wrong by rules, and in the end everything must come to
+rest (`teardown`). The rules of faults stand in the class like the user's own, and a subclass takes one away by setting
+its name to None.
+
+    class Shop(ClusterMachine):
+        cluster = Cluster(app, workers=3)
+
+        @rule(order=st.integers())
+        def order(self, order): self.send(charge, order)
+
+        @invariant()
+        def no_double_charge(self): assert len(charged) == len(set(charged))
+
+    TestShop = Shop.TestCase
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, TypeVar
+
+import msgspec
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
+
+from ...actors.app import App
+from ...actors.tasks.task import Task
+from ...transport.broker.settings import BrokerSettings
+from .disks import StoreName
+from .drawing import Plan, faults_of, schedules
+from .example import is_last, replay_of, report_of
+from .faults import Fault, default
+from .sent import Sent
+from .sim import ClientOf, Sim, Whom
+
+R = TypeVar("R")
+
+
+class Cluster(msgspec.Struct, frozen=True):
+    """What the cluster of a machine is made of."""
+
+    app: App
+    workers: int = 1
+    children: int = 1
+    clients: int = 1
+    store: StoreName = "memory"
+    pool: str = "prefork"
+    slots: int = 1
+    broker: BrokerSettings | None = None
+
+    def start(self) -> Sim:
+        """Return it, up and running; who has it calls `close`."""
+        plan = Plan(nodes=self.workers, children=self.children, clients=self.clients)
+        return Sim(self.app, plan, store=self.store, pool=self.pool, slots=self.slots, settings=self.broker)
+
+    @staticmethod
+    def worker() -> st.SearchStrategy[Whom]:
+        """Draw a worker of the machine whose rule this is for."""
+        return _place(lambda machine: machine.cluster.workers).flatmap(
+            lambda number: st.runner().map(lambda machine: machine.sim.worker(number))
+        )
+
+    @staticmethod
+    def client() -> st.SearchStrategy[ClientOf]:
+        """Draw a client of the machine whose rule this is for."""
+        return _place(lambda machine: machine.cluster.clients).flatmap(
+            lambda number: st.runner().map(lambda machine: machine.sim.client(number))
+        )
+
+
+def _place(count: Any) -> st.SearchStrategy[int]:
+    return st.runner().flatmap(lambda machine: st.integers(0, count(machine) - 1))
+
+
+class ClusterMachine(RuleBasedStateMachine):
+    """Subclass it, give it a `cluster`, and write rules."""
+
+    cluster: ClassVar[Cluster]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sim = self.cluster.start()
+        self._failed = False
+
+    # --- for the rules of a test ---------------------------------------------------------------------------------
+
+    @property
+    def client(self) -> ClientOf:
+        """The first client."""
+        return self.sim.client(0)
+
+    def send(self, task: Task[..., R], *args: Any, **kwargs: Any) -> Sent[R]:
+        """Send a call as the first client, without waiting."""
+        return self.sim.send(task, *args, **kwargs)
+
+    def at_rest(self) -> None:
+        """Called when the faults are over and everything has come to rest: what must hold in the end stands here."""
+
+    # --- rules that every cluster has ----------------------------------------------------------------------------
+
+    @initialize(turns_and_jitter=schedules())
+    def take_turns(self, turns_and_jitter: tuple[list[tuple[int, int]], int]) -> None:
+        """Draw in which order the cluster's parts have their turns."""
+        self.sim.schedule.follow(*turns_and_jitter)
+
+    @rule(seconds=st.sampled_from((0.001, 0.01, 0.1, 1.0)))
+    def let_time_pass(self, seconds: float) -> None:
+        """Let the cluster work for a while."""
+        self.sim.run_for(seconds)
+
+    @rule(fault=st.deferred(lambda: faults_of(default())))
+    def something_goes_wrong(self, fault: Fault) -> None:
+        """Let a fault wait for its moment."""
+        self.sim.injector.arm(fault)
+
+    # --- its end -------------------------------------------------------------------------------------------------
+
+    def check_invariants(self, settings: Any, output: Any, runtimes: Any) -> None:
+        """Check what the test says must always hold, and tell of the cluster when it does not."""
+        try:
+            super().check_invariants(settings, output, runtimes)
+        except Exception as error:
+            self._tell(error)
+            raise
+
+    def teardown(self) -> None:
+        """Stop the faults, wait for rest, check what must hold then, and let go of the cluster."""
+        try:
+            if not self._failed:
+                self.sim.settle()
+                self.at_rest()
+        except Exception as error:
+            self._tell(error)
+            raise
+        finally:
+            self.sim.close()
+
+    def _tell(self, error: Exception) -> None:
+        self._failed = True
+        if is_last():
+            error.add_note(report_of(self.sim, error, replay_of()).text())
