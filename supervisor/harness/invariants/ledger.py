@@ -169,6 +169,10 @@ class Ledger(Observer):
         referee.latest = max(referee.latest, self._world.clockwork.now.wall)
         referee.making(records)
         core = self._world.broker.core
+        # First, since in the same pass it may have gone to somebody else.
+        for record in records:
+            if isinstance(record, (Past, Dead)):
+                self._count_loss(record.position)
         new = [record for record in records if isinstance(record, Lease) and record.lease > self._made]
         for lease in new:
             self._made = lease.lease
@@ -178,9 +182,6 @@ class Ledger(Observer):
             referee.judged["CREDIT"] += len(new)
             with self._judging():
                 check_credit(core.broker, new, self._short_task)
-        for record in records:
-            if isinstance(record, (Past, Dead)):
-                self._count_loss(record.position)
 
     def committed(self, records: Sequence[Record], duplicates: Sequence[int]) -> None:
         """A commit is on the disk."""
