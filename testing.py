@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from .supervisor.harness import faults
 from .supervisor.harness.clockwork import Endless
+from .supervisor.harness.effects import Effect, Effects, Verdict, record, seen_sometimes, sometimes, yield_point
+from .supervisor.harness.escapes import EscapedSimulation
 from .supervisor.harness.faults import Anchor, Fault, What
 from .supervisor.harness.sent import Sent
 from .supervisor.harness.sim import Sim, simulated
@@ -16,7 +18,10 @@ from .supervisor.harness.world import NeverAtRest
 
 __all__ = [
     "Anchor",
+    "Effect",
+    "Effects",
     "Endless",
+    "EscapedSimulation",
     "Event",
     "Fault",
     "Kind",
@@ -24,8 +29,13 @@ __all__ = [
     "Sent",
     "Sim",
     "Trace",
+    "Verdict",
     "What",
     "faults",
+    "record",
+    "seen_sometimes",
     "simulate",
     "simulated",
+    "sometimes",
+    "yield_point",
 ]

@@ -15,6 +15,7 @@ not come to rest.
 
 from __future__ import annotations
 
+import logging
 import sys
 from asyncio import AbstractEventLoop, events
 from collections import Counter, deque
@@ -45,6 +46,12 @@ class Process:
         self.paused = False
         self._fibers: list[Fiber] = []
         self._missed: list[Fiber] = []
+        clockwork.processes.append(self)
+
+    @property
+    def fibers(self) -> list[Fiber]:
+        """What runs or waits in it."""
+        return list(self._fibers)
 
     def fiber(self, run: Callable[[], object], name: str = "") -> Fiber:
         """Start something in this process; it has its first turn soon."""
@@ -171,6 +178,8 @@ class Clockwork:
         self._agenda: Agenda[Callable[[], object]] = Agenda()
         self._current: Fiber | None = None
         self._graves: list[Fiber] = []
+        #: Everybody who was ever there.
+        self.processes: list[Process] = []
         #: The greenlet that hands out turns at present.
         self.hub: greenlet.greenlet = greenlet.getcurrent()
 
@@ -253,9 +262,16 @@ class Clockwork:
         """End the world: unwind what is left, without any effect on it."""
         self.closed = True
         self._ready.clear()
-        for fiber in self._graves:
-            fiber.drop()
-        self._graves = []
+        fibers = [*self._graves, *(fiber for process in self.processes for fiber in process.fibers)]
+        self._graves, self.processes = [], []
+        # Nobody is interested in what the dead say.
+        disabled = logging.root.manager.disable
+        logging.disable()
+        try:
+            for fiber in fibers:
+                fiber.drop()
+        finally:
+            logging.disable(disabled)
 
     # --- turns ---------------------------------------------------------------------------------------------------
 

@@ -1,8 +1,8 @@
 """What user code in a simulated world may not do: leave it. Real I/O is neither repeatable nor taken back.
 
-Owns the audit hook that sees sockets, processes, threads and changes of files, and the judgement on who did it: only
-user code (a body, or a test in its world) is held to it. Greenroom itself, Hypothesis, pytest and imports are not. The
-hook cannot be taken out again, so it is put in once and asks first whether anybody is in a realm.
+Owns the audit hook that sees sockets, processes and changes of files (threads are seen by `patches`), and the judgement
+on who did it: only user code (a body, or a test in its world) is held to it. Greenroom itself, Hypothesis, pytest and
+imports are not. The hook cannot be taken out again, so it is put in once and asks first whether anybody is in a realm.
 
 An escape raises `EscapedSimulation` in user code, and again in the test even if user code has swallowed it.
 """
@@ -35,7 +35,6 @@ _EVENTS: Final[dict[str, str]] = {
     **dict.fromkeys(("socket.gethostbyname", "socket.gethostbyaddr", "socket.sendto", "socket.sendmsg"), "socket"),
     **dict.fromkeys(("subprocess.Popen", "os.system", "os.fork", "os.forkpty", "os.posix_spawn"), "process"),
     **dict.fromkeys(("os.exec", "os.kill", "os.killpg", "pty.spawn"), "process"),
-    **dict.fromkeys(("_thread.start_new_thread", "_thread.start_joinable_thread"), "thread"),
 }
 _WRITING: Final = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
@@ -114,6 +113,7 @@ _OWN: Final = tuple(f"{_HOUSE / floor}{os.sep}" for floor in ("actors", "supervi
 _TOOLS: Final = tuple(
     f"{os.sep}{name}{os.sep}" for name in ("hypothesis", "_hypothesis_pytestplugin", "_pytest", "pluggy", "coverage")
 )
+_LOOKED_THROUGH: Final = tuple(str(_HOUSE / "supervisor" / "harness" / name) for name in ("escapes.py", "patches.py"))
 #: Its frames stand between a function that was given to an executor and whoever gave it.
 _EXECUTOR: Final = str(_HOUSE / "supervisor" / "harness" / "loop.py")
 
@@ -128,7 +128,10 @@ def _place(frame: FrameType | None) -> str | None:
             return None
         if name == _EXECUTOR:
             return nearest or "a function in an executor"
-        if name.startswith(_OWN) and not name.endswith(f"{os.sep}escapes.py"):
+        if name in _LOOKED_THROUGH:
+            frame = frame.f_back
+            continue
+        if name.startswith(_OWN):
             return nearest or None
         if is_installed and not nearest:
             if any(tool in name for tool in _TOOLS):

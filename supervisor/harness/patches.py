@@ -19,6 +19,7 @@ import os
 import random
 import signal
 import sys
+import threading
 import time
 import uuid
 from asyncio import events
@@ -54,6 +55,7 @@ def install() -> None:
         _install_processes()
         for function in (loop.new_event_loop, loop.set_event_loop, loop.get_event_loop):
             _replace(events, function.__name__, function)
+        _install_threads()
         escapes.install()
     substitute()
 
@@ -196,7 +198,21 @@ def _uuid1(realm: Realm, node: int | None = None, clock_seq: int | None = None) 
     return uuid.UUID(fields=fields, version=1)
 
 
-# --- processes ----------------------------------------------------------------------------------------------------
+# --- threads and processes -----------------------------------------------------------------------------------------
+
+
+def _install_threads() -> None:
+    # Before Python 3.12 no audit event tells of them.
+    for module, name in ((threading, "_start_new_thread"), (threading, "_start_joinable_thread")):
+        start = getattr(module, name, None)
+
+        def start_inside(realm: Realm, *args: Any, start: Any = start, **kwargs: Any) -> Any:
+            error = escapes.escape(realm, "thread", "threading")
+            if error is not None:
+                raise error
+            return start(*args, **kwargs)
+
+        _replace(module, name, start_inside)
 
 
 def _install_processes() -> None:

@@ -11,7 +11,7 @@ Celery's and the protocol's words for them (`MOMENTS`).
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Final, TypeVar
 
 from ...actors.app import App
@@ -23,6 +23,7 @@ from .client import SECOND
 from .clockwork import Process
 from .disks import StoreName
 from .drawing import Plan, Schedule
+from .effects import Effects
 from .faults import AWAY_SECONDS, Anchor, Fault, Injector, What
 from .node_process import NodeProcess
 from .routed import RoutedClient
@@ -216,6 +217,7 @@ class Sim:
             settings=settings,
             choose=self.schedule,
             store=store,
+            seed=plan.jitter,
         )
         self.routed = RoutedClient(self.world)
         self._factory_before = app.client_factory
@@ -301,6 +303,19 @@ class Sim:
         self.injector.disarm()
         self.world.settle()
 
+    # --- user code -----------------------------------------------------------------------------------------------
+
+    def effects(self, name: str | None = None) -> Effects:
+        """Return what user code has recorded as done (`record`), under one name or under any."""
+        return self.world.effects(name)
+
+    def allow(self, *kinds: str) -> AbstractContextManager[None]:
+        """Within this, user code may leave the simulation: "open", "socket", "process", "thread".
+
+        Raises ValueError for a kind that there is not.
+        """
+        return self.world.allow(*kinds)
+
     def close(self) -> None:
         """Let go of the world; the application's link is what it was before."""
         self.app.client_factory = self._factory_before
@@ -309,10 +324,11 @@ class Sim:
 
 @contextmanager
 def simulated(app: App, plan: Plan | None = None, **options: Any) -> Generator[Sim]:
-    """Have a cluster for a while; `options` are those of `Sim`."""
+    """Have a cluster for a while, and be in its world: time and chance are its own. `options` are those of `Sim`."""
     sim = Sim(app, plan or Plan(), **options)
     try:
-        yield sim
+        with sim.world.realm.inside():
+            yield sim
     finally:
         sim.close()
 

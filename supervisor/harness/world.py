@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Final
 
 from ...actors.app import App
@@ -25,6 +26,8 @@ from .child_process import ChildProcess
 from .client import SECOND, SimClient
 from .clockwork import Clockwork, Process
 from .disks import StoreName, make_disk
+from .effects import Effects
+from .escapes import allowing
 from .node_process import NodeProcess
 from .observer import Observed
 from .patches import install
@@ -199,6 +202,19 @@ class World:
         process = self.process(lane)
         return process.line.link if isinstance(process, (NodeProcess, ChildProcess)) else None
 
+    # --- user code -----------------------------------------------------------------------------------------------
+
+    def effects(self, name: str | None = None) -> Effects:
+        """Return what user code has recorded as done, under one name or under any."""
+        return Effects(self.realm, name)
+
+    def allow(self, *kinds: str) -> AbstractContextManager[None]:
+        """Within this, user code may leave the simulation: "open", "socket", "process", "thread".
+
+        Raises ValueError for a kind that there is not.
+        """
+        return allowing(self.realm, *kinds)
+
     # --- time ----------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
@@ -211,7 +227,7 @@ class World:
         self.clockwork.run_for(round(seconds * SECOND))
 
     def settle(self, within: int = REST_WITHIN) -> None:
-        """Let everything come to its end, with no more faults. Raises NeverAtRest."""
+        """Let everything come to its end, with no more faults. Raises NeverAtRest and EscapedSimulation."""
         self.disk.heal()
         self.restart_broker()
         workers = [process for node in self.nodes for process in (node, *node.children.values())]
@@ -225,6 +241,9 @@ class World:
                 f"QUIESCE: {self._unfinished()} messages were not finished {within // SECOND} simulated seconds after "
                 "the last fault"
             )
+        if self.realm.escaped is not None:
+            # Raised before where it happened, unless its process died of it or user code swallowed it.
+            raise self.realm.escaped
 
     def at_rest(self) -> bool:
         """Whether nothing waits, nothing runs and every call is answered."""
