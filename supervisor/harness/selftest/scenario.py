@@ -31,7 +31,7 @@ OPERATIONS_MAX: Final = 12
 CHAOS: Final = 120 * SECOND
 #: What a mailbox holds in some of the worlds.
 SMALL: Final = 4
-SAME_ID: Final = "the one"
+SAME_ID: Final = "the one for {}"
 
 
 class Send(msgspec.Struct, frozen=True):
@@ -235,7 +235,7 @@ class Trial:
         if send.expires:
             options["expires"] = send.expires
         if send.same_id:
-            options["task_id"] = SAME_ID
+            options["task_id"] = SAME_ID.format(send.task)
         task = self._shop.tasks[send.task]
         for _ in range(send.count):
             with routed.speaking_as(send.client):
