@@ -206,6 +206,7 @@ class BrokerProcess(Process):
         session = self._sessions.pop(link, "")
         if session and self._links.get(session) == link:
             del self._links[session]
+            self._trace.note(Kind.DETACHED, self.lane, to=self._names[link])
             self.observed.broke(session)
 
     def die(self) -> None:
