@@ -40,6 +40,7 @@ from greenroom.transport.peer.attachment import (
     Transmit,
     WakeAt,
 )
+from greenroom.transport.peer.line import AnyLink, Line
 from greenroom.transport.verbs import (
     PROTOCOL_VERSION,
     Applied,
@@ -131,9 +132,23 @@ def kinds(effects: list[Effect]) -> list[type]:
     return [type(effect) for effect in effects if not isinstance(effect, WakeAt)]
 
 
+def test_a_link_that_cannot_be_opened_is_tried_again_after_its_backoff_and_not_looked_at_before() -> None:
+    boot = 0
+
+    def open_link(address: str) -> AnyLink:
+        raise OSError("nobody listens")
+
+    line = Line(Peer().machine, lambda: at(boot), open_link)
+    line.start()
+    for _ in range(10):
+        boot = line.wake_at
+        line.receive()
+        assert line.wake_at > boot, "it would be woken again at once, for as long as the backoff lasts"
+
+
 def test_d1_hello_is_the_first_frame_on_every_link() -> None:
     peer = Peer()
-    assert peer.tell(Start())[0] == OpenLink(1, "tcp://a:1")
+    assert peer.tell(Start())[-1] == OpenLink(1, "tcp://a:1")
     (hello,) = sent(peer.tell(LinkOpened(1, b"token")))
     assert hello == Hello(PROTOCOL_VERSION, Role.CHILD, "celery@here", "s/1", 1, 1, "here", 7, b"token")
     peer.hear(welcome())

@@ -337,7 +337,8 @@ class Attachment:
         self.link += 1
         self._wake = now.boot + GREETING_PATIENCE
         address = self.addresses[(self.link - 1) % len(self.addresses)]
-        return [OpenLink(self.link, address), WakeAt(self._wake)]
+        # The link may be lost while it is opened, and then the backoff has the last word.
+        return [WakeAt(self._wake), OpenLink(self.link, address)]
 
     def _hurry(self, now: Now) -> list[Effect]:
         if now.boot < self._lost_at + BACKOFF_FIRST:
