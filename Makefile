@@ -13,7 +13,7 @@ RULES := tests/test_layers.py tests/test_cores.py tests/test_tidy.py tests/test_
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test check storm bench venv clean
+.PHONY: help demo test check storm selftest bench venv clean
 .PHONY: check-lint check-format check-mypy check-pyright check-rules
 
 help: ## show this list
@@ -45,6 +45,9 @@ check-rules: $(INSTALLED_ALL)
 
 storm: $(INSTALLED_ALL) ## kill children, nodes, brokers and clients under load, N times each
 	$(BIN)/python tests/live/storm.py --n $(N)
+
+selftest: $(INSTALLED_ALL) ## turn off each safeguard and see that an invariant notices (ONLY=words: some of them)
+	$(BIN)/python -m greenroom.testing selftest $(if $(ONLY),--only '$(ONLY)')
 
 bench: $(INSTALLED_ALL) ## measure the speed on this machine (ROW=latency: one row; FULL=1: long)
 	$(BIN)/python benchmarks/run.py $(if $(ROW),--rows $(ROW)) $(if $(FULL),--full)

@@ -39,3 +39,10 @@ __all__ = [
     "sometimes",
     "yield_point",
 ]
+
+if __name__ == "__main__":
+    import sys
+
+    from .supervisor.harness.selftest.table import main
+
+    sys.exit(main())
