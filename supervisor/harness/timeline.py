@@ -126,6 +126,8 @@ def _text(event: Event, names: Names) -> str:
             return ", ".join(names.of(id) for id in facts["ids"]) + f" {word}"
         case Kind.RESULT:
             return f"{names.of(facts['id'])} is {facts['state']}"
+        case Kind.STORED:
+            return f"{names.of(facts['id'])} ends: {facts['state']}"
         case Kind.DELIVER:
             return f"gives {names.of(facts['id'])} to {facts['to']}"
         case Kind.STARTED:
