@@ -122,7 +122,8 @@ class ChildProcess(Process):
         self._end(code, 0, report=True)
 
     def _end(self, code: int | None, signal: int, *, report: bool, by: str = "") -> None:
-        if not self.alive:
+        if self.evidence is not None:
+            # It is dead, or about to be: whoever is told of its death may kill it once more.
             return
         self.evidence = contents_of(self.page.raw())
         how = f"signal {signal}" if signal else f"exit {code}"

@@ -134,9 +134,9 @@ class NodeProcess(Process):
         current = self.clockwork.current
         # Whoever has the turn goes last: its death takes the turn away.
         for child in sorted(children, key=lambda child: current is not None and current.process is child):
-            self.alive = False
+            if current is not None and current.process is child:
+                super().die()
             child.kill(signal.SIGKILL, report=False, by="its parent's death")
-        self.alive = True
         self.die()
 
     def pages(self, sessions: list[str]) -> list[Report]:
