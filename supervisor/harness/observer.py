@@ -33,7 +33,7 @@ from ...transport.store.records import (
     Unlease,
 )
 from ...transport.verbs import FromBroker, ToBroker
-from .trace import Kind, Trace
+from .trace import Facts, Kind, Trace
 
 _result = msgspec.msgpack.Decoder(Result)
 
@@ -106,23 +106,27 @@ class Observed(Observer):
             observer.making(records)
 
     def committed(self, records: Sequence[Record], duplicates: Sequence[int]) -> None:
-        """As `Observer.committed`; the trace is told of dead letters and of results that are there to stay."""
-        for record in records:
-            if isinstance(record, Dead):
-                self._trace.note(
-                    Kind.DEAD,
-                    self._lane,
-                    id=record.id,
-                    mailbox=record.mailbox,
-                    position=record.position,
-                    reason=record.reason,
-                )
-            elif isinstance(record, ResultRow) and record.state in TERMINAL:
-                failure = _result.decode(record.blob).failure
-                why = {} if failure is None else {"failure": failure.exc_type or failure.text}
-                self._trace.note(Kind.STORED, self._lane, id=record.id, state=State(record.state).name, **why)
+        """As `Observer.committed`; then the trace is told of dead letters and of results that are there to stay."""
         for observer in self.observers:
             observer.committed(records, duplicates)
+        happened: list[tuple[Kind, str, Facts]] = []
+        for record in records:
+            if isinstance(record, Dead):
+                facts: Facts = {
+                    "id": record.id,
+                    "mailbox": record.mailbox,
+                    "position": record.position,
+                    "reason": record.reason,
+                }
+                happened.append((Kind.DEAD, self._lane, facts))
+            elif isinstance(record, ResultRow) and record.state in TERMINAL:
+                facts = {"id": record.id, "state": State(record.state).name}
+                failure = _result.decode(record.blob).failure
+                if failure is not None:
+                    facts["failure"] = failure.exc_type or failure.text
+                happened.append((Kind.STORED, self._lane, facts))
+        # Whoever listens may end the broker at this.
+        self._trace.note_together(happened)
 
     def unsure(self, records: Sequence[Record]) -> None:
         """Nobody knows whether this commit is on the disk."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import enum
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 import msgspec
@@ -111,6 +111,15 @@ class Trace:
         self.events.append(event)
         for listener in self._listeners:
             listener(event)
+
+    def note_together(self, happened: Iterable[tuple[Kind, str, Facts]]) -> None:
+        """All of this happens at once: each listener hears of all of it before the next one, who may end the turn."""
+        at = self._boot() - self.began
+        events = [Event(at, kind, lane, facts) for kind, lane, facts in happened]
+        self.events += events
+        for listener in self._listeners:
+            for event in events:
+                listener(event)
 
     def digest(self) -> str:
         """Return a hash of all that happened: equal for two runs that went alike."""
