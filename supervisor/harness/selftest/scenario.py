@@ -200,6 +200,7 @@ class Trial:
             choose=schedule,
             seed=plan.jitter,
         )
+        factory = shop.app.client_factory
         try:
             watch = Watch(world)
             own = [Stored(), Strength(1 if slots > 1 else plan.children), Holder()]
@@ -223,7 +224,7 @@ class Trial:
             for invariant in own:
                 invariant.at_rest(world)
         finally:
-            shop.app.client_factory = None
+            shop.app.client_factory = factory
             world.close()
 
     def _send(self, world: World, routed: RoutedClient, send: Send) -> None:
