@@ -32,7 +32,7 @@ def test_a_double_charge_is_found_and_shrunk_to_one_fault_and_one_task() -> None
     shop = Shop()
     seen: list[Sim] = []
 
-    @simulate(shop.app, clients=2, workers=(1, 3), examples=200, database=None)
+    @simulate(shop.app, clients=2, workers=(1, 3), examples=300, database=None, derandomize=True)
     def test_orders(sim: Sim, orders: list[int] = ORDERS) -> None:  # type: ignore[assignment]
         shop.charged.clear()
         seen.append(sim)
