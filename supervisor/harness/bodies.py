@@ -24,7 +24,7 @@ from ...transport.message import Kind as MessageKind
 from ...transport.message import State
 from .clockwork import Fiber, Process
 from .loop import VirtualLoop
-from .realm import Realm
+from .realm import Realm, enter
 from .trace import Kind, Trace
 
 
@@ -76,14 +76,14 @@ class Bodies:
 
     def stop(self, reason: str) -> None:
         """Let the actors of this child go, in order."""
-        self._realm.enter()
+        enter(self._realm)
         self._hosting.stop(reason)
         self._tell_of_escape()
 
     # --- in a fiber -----------------------------------------------------------------------------------------------
 
     def _run(self, runner: int, held: Held) -> None:
-        self._realm.enter()
+        enter(self._realm)
         self._note_start(held)
         try:
             done = self._executor.run(held)
@@ -110,12 +110,12 @@ class Bodies:
         return self._aio
 
     def _run_loop(self) -> None:
-        self._realm.enter()
+        enter(self._realm)
         self._aio_loop().run_forever()
 
     def _begin_in_loop(self, runner: int, held: Held) -> None:
         # The context is that of who has called: the child's own loop, which is outside of the realm.
-        self._realm.enter()
+        enter(self._realm)
         task = self._aio_loop().create_task(self._run_in_loop(runner, held))
         task.add_done_callback(self._ended_in_loop)
 
@@ -176,7 +176,7 @@ class Bodies:
 
     def _do_afterwards(self, runner: int, done: Afterwards) -> None:
         def run() -> None:
-            self._realm.enter()
+            enter(self._realm)
             done.run()
             self.io.free(runner)
             self._tell_of_escape()

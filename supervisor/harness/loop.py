@@ -20,7 +20,7 @@ import greenlet
 from ...transport.clock import MICROSECONDS
 from .clockwork import Fiber
 from .escapes import escape
-from .realm import Realm
+from .realm import Realm, enter
 
 #: How long one waits who names no time.
 _FOREVER: Final = 10 * 365 * 24 * 3600 * MICROSECONDS
@@ -83,7 +83,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         process = self._realm.process
 
         def work() -> None:
-            self._realm.enter()
+            enter(self._realm)
             try:
                 value, error = func(*args), None
             except greenlet.GreenletExit:

@@ -41,6 +41,7 @@ _REALTIME: Final = 0
 _replaced: dict[int, tuple[object, object]] = {}
 #: By name, the id of a module that was looked at.
 _seen: dict[str, int] = {}
+_modules = 0
 
 
 def install() -> None:
@@ -62,6 +63,10 @@ def install() -> None:
 
 def substitute() -> None:
     """Replace what modules have taken out of their module before."""
+    global _modules
+    if len(sys.modules) == _modules:
+        return
+    _modules = len(sys.modules)
     for name, module in list(sys.modules.items()):
         if _seen.get(name) == id(module):
             continue

@@ -35,6 +35,11 @@ _current: ContextVar[Realm | None] = ContextVar("greenroom_realm", default=None)
 current_realm: Final = _current.get
 
 
+def enter(realm: Realm | None) -> None:
+    """Let the caller be in this realm from now on; None: in none."""
+    _current.set(realm)
+
+
 class Realm:
     """The outside of one world, as those within it see it."""
 
@@ -60,10 +65,6 @@ class Realm:
             yield
         finally:
             _current.reset(token)
-
-    def enter(self) -> None:
-        """The fiber that has the turn is in the world from now on."""
-        _current.set(self)
 
     # --- who ------------------------------------------------------------------------------------------------------
 

@@ -26,6 +26,7 @@ from .drawing import Plan, Schedule
 from .effects import Effects
 from .faults import AWAY_SECONDS, Anchor, Fault, Injector, What
 from .node_process import NodeProcess
+from .realm import current_realm, enter
 from .routed import RoutedClient
 from .sent import Sent
 from .trace import Event, Kind, Trace
@@ -202,7 +203,7 @@ class Sim:
         settings: BrokerSettings | None = None,
         chaos_seconds: float = CHAOS_SECONDS,
     ) -> None:
-        """Build it and let it come up. Who makes it calls `close`; `simulated` does both."""
+        """Build it, let it come up, and be in its world until `close`. `simulated` does both."""
         self.app = app
         self.plan = plan
         self.schedule = Schedule(plan.turns, plan.jitter)
@@ -221,6 +222,7 @@ class Sim:
         )
         self.routed = RoutedClient(self.world)
         self._factory_before = app.client_factory
+        self._realm_before = current_realm()
         app.client_factory = lambda _: self.routed
         try:
             self.world.start()
@@ -229,6 +231,7 @@ class Sim:
             raise
         self.injector = Injector(self.world, plan.faults)
         self.schedule.begin()
+        enter(self.world.realm)
 
     @property
     def trace(self) -> Trace:
@@ -319,6 +322,7 @@ class Sim:
     def close(self) -> None:
         """Let go of the world; the application's link is what it was before."""
         self.app.client_factory = self._factory_before
+        enter(self._realm_before)
         self.world.close()
 
 
@@ -327,8 +331,7 @@ def simulated(app: App, plan: Plan | None = None, **options: Any) -> Generator[S
     """Have a cluster for a while, and be in its world: time and chance are its own. `options` are those of `Sim`."""
     sim = Sim(app, plan or Plan(), **options)
     try:
-        with sim.world.realm.inside():
-            yield sim
+        yield sim
     finally:
         sim.close()
 
