@@ -1,0 +1,126 @@
+"""Scenarios: exact scripts, the moments that they name, and the plugin through which a user meets all of it."""
+
+from __future__ import annotations
+
+import pytest
+
+from greenroom.actors.app import App
+from greenroom.supervisor.harness.faults import What
+from greenroom.supervisor.harness.scenario import scenario
+from greenroom.supervisor.harness.sim import Sim
+
+pytest_plugins = ["pytester"]
+
+app = App("scenario shop", set_as_current=False)
+charged: list[int] = []
+
+
+@app.task(name="charge", acks_late=True, reject_on_worker_lost=True)
+def charge(order: int) -> int:
+    charged.append(order)
+    return order
+
+
+@pytest.fixture(autouse=True)
+def _nobody_was_charged() -> None:
+    charged.clear()
+
+
+@scenario(app)
+def test_an_ack_that_is_lost_after_the_result_was_stored_makes_no_second_run(sim: Sim) -> None:
+    sent = sim.send(charge, 1)
+    sim.at("RESULT_STORED", task=sent).drop("ACK")
+    sim.settle()
+    assert sent.state == "SUCCESS"
+    assert (sent.starts, sent.result_writes) == (1, 1)
+    assert [fault.what for fault in sim.injector.done] == [What.DROP]
+
+
+@scenario(app, workers=2)
+def test_what_a_killed_worker_had_done_and_not_told_is_done_by_another(sim: Sim) -> None:
+    sent = sim.send(charge, 1)
+    sim.at("RAN", task=sent).kill(sim.worker_of(sent))
+    sim.settle()
+    assert charged == [1, 1]
+    assert (sent.state, sent.deliveries) == ("SUCCESS", 2)
+
+
+@scenario(app)
+def test_a_settle_that_is_lost_with_its_link_is_said_again(sim: Sim) -> None:
+    sent = sim.send(charge, 1)
+    sim.at("SETTLE", task=sent).drop()
+    sim.settle()
+    assert (sent.state, sent.starts) == ("SUCCESS", 1)
+
+
+@scenario(app, store="sqlite")
+def test_what_was_accepted_survives_a_power_cut(sim: Sim) -> None:
+    sent = sim.send(charge, 1)
+    sim.at("DELIVER", task=sent).fault(What.POWER_LOSS)
+    sim.settle()
+    assert sent.accepted
+    assert sent.state == "SUCCESS"
+
+
+@scenario(app, clients=2)
+def test_a_client_that_is_killed_as_it_sends_leaves_the_others_alone(sim: Sim) -> None:
+    lost = sim.client(0).send(charge, 1)
+    sim.client(0).kill()
+    sent = sim.client(1).send(charge, 2)
+    sim.settle()
+    assert not lost.accepted
+    assert sent.state == "SUCCESS"
+
+
+@scenario(app)
+def test_a_moment_that_there_is_not_is_named_with_those_that_there_are(sim: Sim) -> None:
+    with pytest.raises(ValueError, match="there is no moment 'STARTS'; there are PUBLISH"):
+        sim.at("STARTS")
+
+
+EXAMPLE = """
+    from greenroom import App
+    from greenroom.testing import simulate
+    from hypothesis import strategies as st
+
+    app = App("shop", set_as_current=False)
+    charged = []
+
+    @app.task(name="charge", acks_late=True, reject_on_worker_lost=True)
+    def charge(order):
+        charged.append(order)
+
+    @simulate(app, database=None, derandomize=True)
+    def test_orders(sim, tmp_path, orders=st.lists(st.integers(0, 3), max_size=4)):
+        charged.clear()
+        sent = [sim.send(charge, order) for order in orders]
+        sim.settle()
+        assert len(charged) <= len(orders)
+
+    def test_calm(greenroom_sim):
+        sim = greenroom_sim(app, workers=2)
+        sent = sim.send(charge, 1)
+        sim.settle()
+        assert sent.state == "SUCCESS"
+"""
+PLUGIN = ("-p", "greenroom.supervisor.harness.plugin", "-p", "no:cacheprovider", "-p", "no:xdist")
+
+
+def test_a_report_names_the_command_that_shows_the_same_failure_again(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(test_shop=EXAMPLE)
+    found = pytester.runpytest_inprocess(*PLUGIN, "--gr-timeline=pages", "-k", "orders")
+    found.assert_outcomes(failed=1)
+    report = found.stdout.str()
+    replay = next(word for word in report.split() if word.startswith("--gr-replay="))
+    digest = next(line.split("trace ")[1].split(",")[0] for line in report.splitlines() if "trace " in line)
+    assert (pytester.path / "pages" / f"{digest}.html").exists()
+    again = pytester.runpytest_inprocess(*PLUGIN, replay, "-k", "orders")
+    again.assert_outcomes(failed=1)
+    assert f"trace {digest}" in again.stdout.str()
+
+
+def test_examples_go_the_same_way_twice(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(test_shop=EXAMPLE.replace("assert len(charged) <= len(orders)", "assert charged or not orders"))
+    pytester.runpytest_inprocess(*PLUGIN, "--gr-check-determinism", "--gr-examples=30", "--gr-seed=1").assert_outcomes(
+        passed=2
+    )
