@@ -9,11 +9,12 @@ An escape raises `EscapedSimulation` in user code, and again in the test even if
 
 from __future__ import annotations
 
+import inspect
 import os
 import site
 import sys
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -52,7 +53,7 @@ def install() -> None:
 
 
 @contextmanager
-def allowing(realm: Realm, *kinds: str) -> Iterator[None]:
+def allowing(realm: Realm, *kinds: str) -> Generator[None]:
     """Within this, everybody in the realm may do these (`KINDS`). Raises ValueError for a kind that there is not."""
     for kind in kinds:
         if kind not in KINDS:
@@ -68,7 +69,7 @@ def escape(realm: Realm, kind: str, what: str) -> EscapedSimulation | None:
     """Judge what the caller is about to do: the error to raise, or None if it may, or is no user code."""
     if realm.allowed[kind] > 0 or realm.clockwork.closed:
         return None
-    place = _place(sys._getframe(1))
+    place = _place(inspect.currentframe())
     if place is None:
         return None
     error = EscapedSimulation(

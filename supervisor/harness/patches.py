@@ -27,6 +27,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from ...actors import identity
+from ...transport.clock import MICROSECONDS
 from . import escapes, loop
 from .child_process import ChildProcess
 from .realm import Realm, current_realm
@@ -110,27 +111,56 @@ def _new_id() -> object:
 
 
 def _install_time() -> None:
-    _replace(time, "time", lambda realm: realm.now.wall / 1_000_000)
-    _replace(time, "time_ns", lambda realm: realm.now.wall * 1_000)
-    for name in ("monotonic", "perf_counter", "process_time", "thread_time"):
-        _replace(time, name, lambda realm: realm.now.boot / 1_000_000)
-        _replace(time, f"{name}_ns", lambda realm: realm.now.boot * 1_000)
-    _replace(time, "clock_gettime", lambda realm, clock: _read(realm, clock) / 1_000_000)
-    _replace(time, "clock_gettime_ns", lambda realm, clock: _read(realm, clock) * 1_000)
-    _replace(time, "sleep", Realm.sleep)
     gmtime, localtime, ctime, strftime = time.gmtime, time.localtime, time.ctime, time.strftime
 
-    def seconds_of(realm: Realm, seconds: float | None) -> float:
-        return realm.now.wall / 1_000_000 if seconds is None else seconds
+    def gmtime_inside(realm: Realm, seconds: float | None = None) -> time.struct_time:
+        return gmtime(_seconds(realm) if seconds is None else seconds)
 
-    _replace(time, "gmtime", lambda realm, seconds=None: gmtime(seconds_of(realm, seconds)))
-    _replace(time, "localtime", lambda realm, seconds=None: localtime(seconds_of(realm, seconds)))
-    _replace(time, "ctime", lambda realm, seconds=None: ctime(seconds_of(realm, seconds)))
-    _replace(time, "strftime", lambda realm, form, t=None: strftime(form, t or localtime(seconds_of(realm, None))))
+    def localtime_inside(realm: Realm, seconds: float | None = None) -> time.struct_time:
+        return localtime(_seconds(realm) if seconds is None else seconds)
+
+    def ctime_inside(realm: Realm, seconds: float | None = None) -> str:
+        return ctime(_seconds(realm) if seconds is None else seconds)
+
+    def strftime_inside(realm: Realm, form: str, when: Any = None) -> str:
+        return strftime(form, localtime(_seconds(realm)) if when is None else when)
+
+    _replace(time, "time", _seconds)
+    _replace(time, "time_ns", _nanoseconds)
+    for name in ("monotonic", "perf_counter", "process_time", "thread_time"):
+        _replace(time, name, _boot_seconds)
+        _replace(time, f"{name}_ns", _boot_nanoseconds)
+    _replace(time, "clock_gettime", _clock_seconds)
+    _replace(time, "clock_gettime_ns", _clock_nanoseconds)
+    _replace(time, "sleep", Realm.sleep)
+    _replace(time, "gmtime", gmtime_inside)
+    _replace(time, "localtime", localtime_inside)
+    _replace(time, "ctime", ctime_inside)
+    _replace(time, "strftime", strftime_inside)
 
 
-def _read(realm: Realm, clock: int) -> int:
-    return realm.now.wall if clock == _REALTIME else realm.now.boot
+def _seconds(realm: Realm) -> float:
+    return realm.now.wall / MICROSECONDS
+
+
+def _nanoseconds(realm: Realm) -> int:
+    return realm.now.wall * 1_000
+
+
+def _boot_seconds(realm: Realm) -> float:
+    return realm.now.boot / MICROSECONDS
+
+
+def _boot_nanoseconds(realm: Realm) -> int:
+    return realm.now.boot * 1_000
+
+
+def _clock_seconds(realm: Realm, clock: int) -> float:
+    return _seconds(realm) if clock == _REALTIME else _boot_seconds(realm)
+
+
+def _clock_nanoseconds(realm: Realm, clock: int) -> int:
+    return _nanoseconds(realm) if clock == _REALTIME else _boot_nanoseconds(realm)
 
 
 def _install_datetime() -> None:
@@ -145,7 +175,7 @@ def _install_datetime() -> None:
         if realm is None:
             found: datetime.datetime = now.__get__(None, owner)(tz)
             return found
-        return owner.fromtimestamp(realm.now.wall / 1_000_000, tz)
+        return owner.fromtimestamp(_seconds(realm), tz)
 
     def utcnow_inside(owner: type[datetime.datetime]) -> datetime.datetime:
         """As `datetime.datetime.utcnow`; in a simulated world, its time."""
@@ -153,7 +183,7 @@ def _install_datetime() -> None:
         if realm is None:
             found: datetime.datetime = utcnow.__get__(None, owner)()
             return found
-        return owner.fromtimestamp(realm.now.wall / 1_000_000, datetime.UTC).replace(tzinfo=None)
+        return owner.fromtimestamp(_seconds(realm), datetime.UTC).replace(tzinfo=None)
 
     members["now"] = classmethod(now_inside)
     members["utcnow"] = classmethod(utcnow_inside)
@@ -180,9 +210,13 @@ def _install_chance() -> None:
 
     random.Random.seed = seed_inside  # type: ignore[method-assign]
     _replace(os, "urandom", Realm.urandom)
-    _replace(os, "getrandom", lambda realm, size, flags=0: realm.urandom(size))
+    _replace(os, "getrandom", _getrandom)
     _replace(uuid, "uuid1", _uuid1)
     random._urandom = os.urandom  # type: ignore[attr-defined]
+
+
+def _getrandom(realm: Realm, size: int, flags: int = 0) -> bytes:
+    return realm.urandom(size)
 
 
 def _draw(name: str, realm: Realm, *args: Any, **kwargs: Any) -> Any:

@@ -6,44 +6,20 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable
 from datetime import UTC, datetime
 from time import monotonic as imported_monotonic
 from time import sleep as imported_sleep
-from typing import Any
 
 import pytest
 
 from greenroom.actors.actor import Actor
 from greenroom.actors.app import App
 from greenroom.actors.errors import SoftTimeLimitExceeded
-from greenroom.supervisor.harness.routed import RoutedClient
 from greenroom.supervisor.harness.trace import Kind
 from greenroom.supervisor.harness.world import World
 
 MakeWorld = Callable[..., World]
-
-
-@pytest.fixture
-def app() -> App:
-    return App("shop", set_as_current=False)
-
-
-@pytest.fixture
-def make_world(app: App) -> Iterator[MakeWorld]:
-    with ExitStack() as stack:
-
-        def make(**options: Any) -> World:
-            world = World(app, **options)
-            stack.callback(world.close)
-            client = RoutedClient(world)
-            app.client_factory = lambda _: client
-            world.start()
-            stack.enter_context(world.realm.inside())
-            return world
-
-        yield make
 
 
 def test_bodies_that_sleep_take_turns_and_the_world_sleeps_in_no_time(app: App, make_world: MakeWorld) -> None:

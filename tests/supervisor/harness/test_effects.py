@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable
 from typing import Any
-
-import pytest
 
 from greenroom.actors.app import App
 from greenroom.supervisor.harness.effects import (
@@ -18,32 +15,10 @@ from greenroom.supervisor.harness.effects import (
     sometimes,
     yield_point,
 )
-from greenroom.supervisor.harness.routed import RoutedClient
 from greenroom.supervisor.harness.trace import Event, Kind
 from greenroom.supervisor.harness.world import World
 
 MakeWorld = Callable[..., World]
-
-
-@pytest.fixture
-def app() -> App:
-    return App("shop", set_as_current=False)
-
-
-@pytest.fixture
-def make_world(app: App) -> Iterator[MakeWorld]:
-    with ExitStack() as stack:
-
-        def make(**options: Any) -> World:
-            world = World(app, **options)
-            stack.callback(world.close)
-            client = RoutedClient(world)
-            app.client_factory = lambda _: client
-            world.start()
-            stack.enter_context(world.realm.inside())
-            return world
-
-        yield make
 
 
 def order(effect: Effect) -> Any:

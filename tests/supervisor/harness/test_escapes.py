@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -19,31 +18,9 @@ from hypothesis import strategies as st
 
 from greenroom.actors.app import App
 from greenroom.supervisor.harness.escapes import EscapedSimulation
-from greenroom.supervisor.harness.routed import RoutedClient
 from greenroom.supervisor.harness.world import World
 
 MakeWorld = Callable[..., World]
-
-
-@pytest.fixture
-def app() -> App:
-    return App("shop", set_as_current=False)
-
-
-@pytest.fixture
-def make_world(app: App) -> Iterator[MakeWorld]:
-    with ExitStack() as stack:
-
-        def make(**options: Any) -> World:
-            world = World(app, **options)
-            stack.callback(world.close)
-            client = RoutedClient(world)
-            app.client_factory = lambda _: client
-            world.start()
-            stack.enter_context(world.realm.inside())
-            return world
-
-        yield make
 
 
 def write(path: Path) -> None:
@@ -57,7 +34,7 @@ ESCAPES: dict[str, tuple[str, Callable[[Path], object]]] = {
     "a socket": ("socket", lambda path: socket.create_connection(("127.0.0.1", 9), timeout=0.1)),
     "a lookup": ("socket", lambda path: socket.getaddrinfo("localhost", 80)),
     "a command": ("process", lambda path: subprocess.run([sys.executable, "-V"], check=False)),
-    "a shell": ("process", lambda path: os.system("true")),
+    "a shell": ("process", lambda path: os.system("true")),  # pyright: ignore[reportDeprecated]
     "a fork": ("process", lambda path: os.fork()),
     "a thread": ("thread", lambda path: threading.Thread(target=print).start()),
 }
@@ -114,10 +91,8 @@ def test_reading_and_importing_are_no_escapes(app: App, make_world: MakeWorld, t
 
     @app.task
     def body() -> int:
-        import fresh_module  # type: ignore[import-not-found]
-
         assert (tmp_path / "fresh_module.py").read_text()
-        return int(fresh_module.answer)
+        return int(importlib.import_module("fresh_module").answer)
 
     world = make_world()
     sys.path.insert(0, str(tmp_path))

@@ -109,7 +109,7 @@ def test_dates_of_a_world_are_plain_dates(make_realm: Callable[[int], Realm]) ->
         assert isinstance(Stamp.now(UTC), Stamp)
         assert pickle.loads(pickle.dumps(now)) == now
         assert datetime.today().date() == date.today() == datetime.fromtimestamp(time.time()).date()  # noqa: DTZ002, DTZ006, DTZ011
-        assert datetime.utcnow().replace(tzinfo=UTC) == now  # noqa: DTZ003
+        assert datetime.utcnow().replace(tzinfo=UTC) == now  # noqa: DTZ003  # pyright: ignore[reportDeprecated]
         assert time.strftime("%Y", time.gmtime()) == time.strftime("%Y") == "2023"
         assert time.clock_gettime(time.CLOCK_REALTIME) == time.time()
         assert time.clock_gettime_ns(time.CLOCK_MONOTONIC) == time.monotonic_ns() == time.perf_counter_ns()
