@@ -10,6 +10,8 @@ from .supervisor.harness.clockwork import Endless
 from .supervisor.harness.effects import Effect, Effects, Verdict, record, seen_sometimes, sometimes, yield_point
 from .supervisor.harness.escapes import EscapedSimulation
 from .supervisor.harness.faults import Anchor, Fault, What
+from .supervisor.harness.machine import Cluster, ClusterMachine, machine_settings
+from .supervisor.harness.scenario import scenario
 from .supervisor.harness.sent import Sent
 from .supervisor.harness.sim import Sim, simulated
 from .supervisor.harness.simulate import simulate
@@ -18,6 +20,8 @@ from .supervisor.harness.world import NeverAtRest
 
 __all__ = [
     "Anchor",
+    "Cluster",
+    "ClusterMachine",
     "Effect",
     "Effects",
     "Endless",
@@ -32,7 +36,9 @@ __all__ = [
     "Verdict",
     "What",
     "faults",
+    "machine_settings",
     "record",
+    "scenario",
     "seen_sometimes",
     "simulate",
     "simulated",

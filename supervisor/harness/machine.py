@@ -19,9 +19,10 @@ its name to None.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Final, TypeVar
 
 import msgspec
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
@@ -32,10 +33,14 @@ from .disks import StoreName
 from .drawing import Plan, faults_of, schedules
 from .example import is_last, replay_of, report_of
 from .faults import Fault, default
+from .options import options
 from .sent import Sent
 from .sim import ClientOf, Sim, Whom
 
 R = TypeVar("R")
+
+#: How many sequences of rules are tried.
+EXAMPLES: Final = 100
 
 
 class Cluster(msgspec.Struct, frozen=True):
@@ -74,6 +79,19 @@ def _place(count: Any) -> st.SearchStrategy[int]:
     return st.runner().flatmap(lambda machine: st.integers(0, count(machine) - 1))
 
 
+def machine_settings(examples: int = EXAMPLES, **more: Any) -> settings:
+    """Return settings of Hypothesis's for machines of clusters: without the phase that explains by tracing each line
+    that runs, which are a cluster's and a hundred times as many as a test's own."""
+    phases = [phase for phase in Phase if phase is not Phase.explain]
+    chosen: dict[str, Any] = {
+        "max_examples": options().examples_of(examples),
+        "deadline": None,
+        "phases": phases,
+        "suppress_health_check": list(HealthCheck),
+    }
+    return settings(**chosen | more)
+
+
 class ClusterMachine(RuleBasedStateMachine):
     """Subclass it, give it a `cluster`, and write rules."""
 
@@ -83,6 +101,13 @@ class ClusterMachine(RuleBasedStateMachine):
         super().__init__()
         self.sim = self.cluster.start()
         self._failed = False
+
+    @classmethod
+    def _to_test_case(cls) -> Any:
+        """The base class's `TestCase`, without what costs much and tells little of a cluster."""
+        case = super()._to_test_case()  # type: ignore[misc]
+        case.settings = machine_settings()
+        return case
 
     # --- for the rules of a test ---------------------------------------------------------------------------------
 
