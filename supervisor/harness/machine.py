@@ -103,9 +103,9 @@ class ClusterMachine(RuleBasedStateMachine):
         self._failed = False
 
     @classmethod
-    def _to_test_case(cls) -> Any:
+    def _to_test_case(cls) -> Any:  # type: ignore[override]
         """The base class's `TestCase`, without what costs much and tells little of a cluster."""
-        case = super()._to_test_case()  # type: ignore[misc]
+        case = super()._to_test_case()
         case.settings = machine_settings()
         return case
 
