@@ -198,6 +198,8 @@ class Ledger(Observer):
 
     def on_event(self, event: Event) -> None:
         """Take down what only the world knows."""
+        # Also what has made no record: something may have become due, and the clock is set back next.
+        self.referee.latest = max(self.referee.latest, self._world.clockwork.now.wall)
         facts = event.facts
         if event.kind is Kind.DEATH and "by" not in facts:
             for id in facts.get("running", ()):

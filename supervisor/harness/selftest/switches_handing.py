@@ -79,19 +79,6 @@ def _to_two(original: Any) -> Any:
     return say
 
 
-def _leased_to_two(original: Any) -> Any:
-    def lease(self: Any, session: Any, mailbox: Any, messages: Any) -> None:
-        others = [other for other in self._desk.sessions.values() if other.open and other is not session]
-        if others and not mailbox.is_actor:
-            original(self, others[0], mailbox, messages)
-            for message in messages:
-                del others[0].held[message.position]
-            mailbox.acquired -= len(messages)
-        original(self, session, mailbox, messages)
-
-    return lease
-
-
 def _all_is_held(_: Any) -> Any:
     def reconcile(self: Any, session: Any, verb: Any) -> list[int]:
         for message in session.held.values():
@@ -148,16 +135,10 @@ SWITCHES: Final = (
         Patch(Session, "free_slots", _any_slots),
     ),
     Switch(
-        "a delivery to two children",
+        "a lease to two children",
         "A delivery goes to the holder of its lease only.",
         ("D7", "AMO"),
         Patch(Leasing, "_say", _to_two),
-    ),
-    Switch(
-        "a lease to two children",
-        "A message is leased to one child at a time.",
-        ("SPUR", "AMO", "CREDIT", "PLACE"),
-        Patch(Leasing, "lease", _leased_to_two),
     ),
     Switch(
         "room that is regained is not seen",

@@ -66,14 +66,6 @@ def _started_then_finished(original: Any) -> Any:
     return finished
 
 
-def _settled_at_start(original: Any) -> Any:
-    def started(self: Any, position: int, lease: int) -> None:
-        original(self, position, lease)
-        self.settled()
-
-    return started
-
-
 def _kept_by_the_giver(_: Any) -> Any:
     def take_all_ready(self: Any) -> list[int]:
         return [held.delivery.position for held in self._all_ready()]
@@ -232,18 +224,6 @@ SWITCHES: Final = (
         ("AMO", "LIMIT", "QUIESCE"),
         Patch(RunnerMarks, "started", _started_later),
         Patch(RunnerMarks, "finished", _started_then_finished),
-    ),
-    Switch(
-        "never mark finished",
-        "A body that is over is marked as finished at once.",
-        ("INNOCENT", "QUIESCE"),
-        Patch(RunnerMarks, "finished", _nothing),
-    ),
-    Switch(
-        "mark settled at the start",
-        "An entry of a page is settled when its outcome is in the outbox.",
-        ("AMO", "LIMIT", "QUIESCE"),
-        Patch(RunnerMarks, "started", _settled_at_start),
     ),
     Switch(
         "report without the ring",
