@@ -252,6 +252,34 @@ def _install_threads() -> None:
             return start(*args, **kwargs)
 
         _replace(module, name, start_inside)
+    threading.Condition.wait = _waiting(threading.Condition.wait)  # type: ignore[method-assign]
+
+
+def _waiting(original: Callable[..., bool]) -> Callable[..., bool]:
+    """What events, queues and semaphores wait by: in a realm, for another fiber, which must have its turn meanwhile."""
+
+    def wait(self: Any, timeout: float | None = None) -> bool:
+        """As `threading.Condition.wait`; in a simulated world, on its time."""
+        realm = current_realm()
+        if realm is None or realm.clockwork.closed or realm.allowed["thread"] > 0:
+            # Where real threads are allowed, it may be for one of them.
+            return original(self, timeout)
+        if not self._is_owned():
+            raise RuntimeError("cannot wait on un-acquired lock")
+        waiter = threading.Lock()
+        waiter.acquire()
+        self._waiters.append(waiter)
+        saved = self._release_save()
+        notified = False
+        try:
+            notified = realm.poll(lambda: waiter.acquire(blocking=False), timeout)
+        finally:
+            self._acquire_restore(saved)
+            if not notified and waiter in self._waiters:
+                self._waiters.remove(waiter)
+        return notified
+
+    return wait
 
 
 def _install_processes() -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Final
@@ -28,6 +28,10 @@ if TYPE_CHECKING:
 
 #: The lane of what the test itself does.
 TEST_LANE: Final = "test"
+
+#: How often `poll` looks, in microseconds.
+_POLL_MIN: Final = 1_000
+_POLL_MAX: Final = 1_000_000
 
 _current: ContextVar[Realm | None] = ContextVar("greenroom_realm", default=None)
 
@@ -100,6 +104,18 @@ class Realm:
             self.yield_turn()
         else:
             clockwork.wait(lambda: clockwork.now.boot >= end, end - clockwork.now.boot, lambda _: None)
+
+    def poll(self, until: Callable[[], bool], seconds: float | None) -> bool:
+        """Look again and again, more and more seldom, for so many seconds at most; tell whether it came to that."""
+        end = None if seconds is None else self.now.boot + round(seconds * MICROSECONDS)
+        step = _POLL_MIN
+        while not until():
+            left = step if end is None else min(step, end - self.now.boot)
+            if left <= 0:
+                return False
+            self.sleep(left / MICROSECONDS)
+            step = min(2 * step, _POLL_MAX)
+        return True
 
     def yield_turn(self) -> None:
         """Let everybody who is ready go first. Nothing happens where the test itself calls it."""

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+import queue
 import signal
+import sys
+import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -117,6 +120,43 @@ def test_a_plain_body_may_run_a_loop_of_its_own(app: App, make_world: MakeWorld)
     assert [result.get(timeout=60) for result in results] == [7, 3]
 
 
+def test_bodies_that_wait_for_each_other_by_events_and_queues_do_so_on_virtual_time(
+    app: App, make_world: MakeWorld
+) -> None:
+    opened, letters = threading.Event(), queue.Queue[str]()
+
+    @app.task
+    def wait() -> tuple[bool, bool, str]:
+        return opened.wait(timeout=1), opened.wait(), letters.get(timeout=100)
+
+    @app.task
+    def act() -> None:
+        time.sleep(5)
+        opened.set()
+        time.sleep(5)
+        letters.put("hello")
+
+    make_world(children=2)
+    waiting, _ = wait.delay(), act.delay()
+    assert tuple(waiting.get(timeout=60)) == (False, True, "hello")
+
+
+def test_a_coroutine_that_exits_ends_its_process(app: App, make_world: MakeWorld) -> None:
+    pids: list[int] = []
+
+    @app.task(acks_late=True, reject_on_worker_lost=True, max_deliveries=2)
+    async def leave() -> None:
+        await asyncio.sleep(1)
+        pids.append(os.getpid())
+        sys.exit(3)
+
+    world = make_world(pool="asyncio")
+    result = leave.delay()
+    world.settle()
+    assert len(set(pids)) == 2
+    assert result.state == "FAILURE"
+
+
 @pytest.mark.parametrize("pool", ["prefork", "asyncio"])
 def test_a_soft_limit_is_raised_where_a_body_waits(app: App, make_world: MakeWorld, pool: str) -> None:
     cleaned: list[float] = []
@@ -172,6 +212,7 @@ def test_a_body_that_is_killed_in_its_sleep_never_wakes_up(app: App, make_world:
     [
         lambda: os.kill(os.getpid(), signal.SIGKILL),
         lambda: os._exit(3),
+        lambda: sys.exit(3),
         lambda: os.abort(),
         lambda: signal.raise_signal(signal.SIGSEGV),
     ],

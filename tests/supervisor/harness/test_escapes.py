@@ -60,6 +60,16 @@ def test_a_body_that_leaves_the_simulation_fails_the_test_with_its_line(
     assert not (tmp_path / "out").exists()
 
 
+def test_whoever_waits_for_a_body_that_leaves_is_told(app: App, make_world: MakeWorld, tmp_path: Path) -> None:
+    @app.task
+    def body() -> None:
+        write(tmp_path / "out")
+
+    make_world()
+    with pytest.raises(EscapedSimulation):
+        body.delay().get(timeout=60)
+
+
 def test_what_is_allowed_is_done(app: App, make_world: MakeWorld, tmp_path: Path) -> None:
     path = tmp_path / "out"
 
