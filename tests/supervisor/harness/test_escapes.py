@@ -63,7 +63,8 @@ def test_a_body_that_leaves_the_simulation_fails_the_test_with_its_line(
 def test_whoever_waits_for_a_body_that_leaves_is_told(app: App, make_world: MakeWorld, tmp_path: Path) -> None:
     @app.task
     def body() -> None:
-        write(tmp_path / "out")
+        with contextlib.suppress(Exception):
+            write(tmp_path / "out")
 
     make_world()
     with pytest.raises(EscapedSimulation):
