@@ -1,21 +1,17 @@
 """What the command line of pytest says about simulated tests, for whoever asks while tests are made and run.
 
-Owns the options of the moment: without pytest's plugin they say nothing, and each test keeps its own settings.
+Owns the options of the moment: without pytest's plugin they say nothing, and each test keeps its own settings. The
+plugin is loaded with every pytest of an environment, so nothing of the extra `testing` is imported here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import hypothesis
 import msgspec
 
 #: A nightly run tries so many times the examples that a test asks for.
 NIGHTLY_FACTOR = 40
-
-Test = Callable[..., Any]
 
 
 class Options(msgspec.Struct, frozen=True):
@@ -37,14 +33,6 @@ class Options(msgspec.Struct, frozen=True):
     def examples_of(self, wanted: int) -> int:
         """Return how many examples a test tries that wants so many."""
         return self.examples or wanted * (NIGHTLY_FACTOR if self.profile == "nightly" else 1)
-
-    def apply(self, test: Test) -> Test:
-        """Return a test of Hypothesis's that begins, or goes, where these options say."""
-        if self.replay:
-            test = hypothesis.reproduce_failure(hypothesis.__version__, self.replay.encode())(test)
-        if self.seed is not None:
-            test = hypothesis.seed(self.seed)(test)
-        return test
 
 
 _options = Options()

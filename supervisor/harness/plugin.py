@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from .options import Options, use_options
+from .options import Options, options, use_options
 
 if TYPE_CHECKING:
     from ...actors.app import App
     from .sim import Sim
+
+_BEFORE = pytest.StashKey[Options]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -34,6 +36,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Called by pytest before tests are collected."""
     folder = config.getoption("--gr-timeline")
+    config.stash[_BEFORE] = options()
     use_options(
         Options(
             seed=config.getoption("--gr-seed"),
@@ -44,6 +47,11 @@ def pytest_configure(config: pytest.Config) -> None:
             profile=config.getoption("--gr-profile"),
         )
     )
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Called by pytest at its end, which is not always its process's."""
+    use_options(config.stash[_BEFORE])
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import Any, Final
 
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, Phase, __version__, given, reproduce_failure, seed, settings
 from hypothesis import strategies as st
 
 from ...actors.app import App
@@ -79,7 +79,7 @@ def simulate(
 
         example.__signature__ = signature  # type: ignore[attr-defined]
         tried = given(**{_PLAN: drawn_plan}, **strategies)(example)
-        return options().apply(settings(**_settings(examples, hypothesis))(tried))
+        return _as_asked(settings(**_settings(examples, hypothesis))(tried))
 
     return decorate
 
@@ -98,6 +98,14 @@ def _settings(examples: int, more: dict[str, Any]) -> dict[str, Any]:
         ],
     }
     return chosen | more
+
+
+def _as_asked(test: Callable[..., None]) -> Callable[..., None]:
+    """Let a test of Hypothesis's begin, or go, where the command line says."""
+    asked = options()
+    if asked.replay:
+        test = reproduce_failure(__version__, asked.replay.encode())(test)
+    return test if asked.seed is None else seed(asked.seed)(test)
 
 
 def _read(test: Callable[..., object]) -> tuple[str, dict[str, st.SearchStrategy[Any]], inspect.Signature]:

@@ -103,24 +103,24 @@ EXAMPLE = """
         sim.settle()
         assert sent.state == "SUCCESS"
 """
-PLUGIN = ("-p", "greenroom.supervisor.harness.plugin", "-p", "no:cacheprovider", "-p", "no:xdist")
+QUIETLY = ("-p", "no:cacheprovider", "-p", "no:xdist")
 
 
 def test_a_report_names_the_command_that_shows_the_same_failure_again(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(test_shop=EXAMPLE)
-    found = pytester.runpytest_inprocess(*PLUGIN, "--gr-timeline=pages", "-k", "orders")
+    found = pytester.runpytest_inprocess(*QUIETLY, "--gr-timeline=pages", "-k", "orders")
     found.assert_outcomes(failed=1)
     report = found.stdout.str()
     replay = next(word for word in report.split() if word.startswith("--gr-replay="))
     digest = next(line.split("trace ")[1].split(",")[0] for line in report.splitlines() if "trace " in line)
     assert (pytester.path / "pages" / f"{digest}.html").exists()
-    again = pytester.runpytest_inprocess(*PLUGIN, replay, "-k", "orders")
+    again = pytester.runpytest_inprocess(*QUIETLY, replay, "-k", "orders")
     again.assert_outcomes(failed=1)
     assert f"trace {digest}" in again.stdout.str()
 
 
 def test_examples_go_the_same_way_twice(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(test_shop=EXAMPLE.replace("assert len(charged) <= len(orders)", "assert charged or not orders"))
-    pytester.runpytest_inprocess(*PLUGIN, "--gr-check-determinism", "--gr-examples=30", "--gr-seed=1").assert_outcomes(
+    pytester.runpytest_inprocess(*QUIETLY, "--gr-check-determinism", "--gr-examples=30", "--gr-seed=1").assert_outcomes(
         passed=2
     )
