@@ -6,8 +6,11 @@ from greenroom.transport.broker.settings import BrokerSettings
 from greenroom.transport.message import Envelope, Flag, More, Retry, State
 from greenroom.transport.requests import Declare
 from greenroom.transport.sim.audit import audit
+from greenroom.transport.sim.broker import SimBroker
 from greenroom.transport.sim.cluster import SAFE, SECOND, Cluster
 from greenroom.transport.sim.peers import SimChild
+from greenroom.transport.store.memory import MemoryDisk, MemoryStore
+from greenroom.transport.store.records import Lease
 from greenroom.transport.verbs import ChildKind, Durability, Goodbye, Op
 
 CHOSEN = SAFE | int(Flag.CHOSEN_ID)
@@ -228,3 +231,17 @@ def test_a_lease_whose_messages_all_went_out_again_is_over_after_a_restart() -> 
     cluster.settle(other)
     assert cluster.mailbox().depth == 0
     assert not [record for table, record in cluster.disk.tables.items() if table.__name__ == "Lease" and record]
+
+
+def test_a_broker_whose_store_fails_while_it_recovers_stops_instead_of_waiting_for_ever() -> None:
+    disk = MemoryDisk()
+    first = SimBroker(MemoryStore(disk))
+    disk.tables[Lease][1] = Lease(1, "node/1", [1])
+    assert isinstance(first.store, MemoryStore)
+    first.store.crash()
+    second = SimBroker(MemoryStore(disk), eager=False)
+    assert second.broker.recovering
+    disk.failure = "the disk is gone"
+    second.settle()
+    assert second.stopped is not None
+    assert second.stopped.reason == "the disk is gone"

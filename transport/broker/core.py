@@ -150,6 +150,9 @@ class Broker:
         """Take one event; return what the driver must do, in order."""
         desk = self.desk
         if self._recovering and not (isinstance(event, RowsRead) and event.token == self._recovering):
+            if isinstance(event, PersistFailed):
+                # The read that everything waits for has failed: nobody will answer it any more.
+                return [Stop(1, event.reason)]
             self._early.append(event)
             return []
         desk.now = now
