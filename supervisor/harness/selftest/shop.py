@@ -26,7 +26,8 @@ class Shop:
         late = {"acks_late": True, "reject_on_worker_lost": True}
 
         def task(name: str, body: Any, **options: Any) -> None:
-            self.tasks[name] = app.task(name=name, **options)(body)
+            make: Any = app.task(name=name, **options)
+            self.tasks[name] = make(body)
 
         def run(self_: Any) -> str:
             self.ran[self_.request.id] += 1
@@ -34,6 +35,11 @@ class Shop:
 
         def slow(self_: Any) -> str:
             time.sleep(3)
+            return run(self_)
+
+        def long(self_: Any) -> str:
+            # Longer than a session that is away is waited for.
+            time.sleep(20)
             return run(self_)
 
         def fall(self_: Any) -> None:
@@ -59,6 +65,8 @@ class Shop:
         task("late", run, bind=True, **late)
         task("slow early", slow, bind=True)
         task("slow late", slow, bind=True, **late)
+        task("long early", long, bind=True)
+        task("long late", long, bind=True, **late)
         task("poison", fall, bind=True, max_deliveries=2, **late)
         task("poison early", fall, bind=True)
         task("fail", fail, bind=True)

@@ -51,7 +51,7 @@ def _deliver_at_once(_: Any) -> Any:
 
 def _applied_at_once(_: Any) -> Any:
     def is_new(self: Any, session: Any, number: int) -> bool:
-        new = number > session.applied
+        new: bool = number > session.applied
         if new:
             session.applied = number
         self.desk.send(session, Applied(session.applied))

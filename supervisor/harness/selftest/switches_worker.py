@@ -20,13 +20,6 @@ from .switch import Patch, Switch
 _FOR_EVER: Final = 1 << 62
 
 
-def _nothing(_: Any) -> Any:
-    def nothing(*_: Any, **__: Any) -> None:
-        return None
-
-    return nothing
-
-
 def _kept_nowhere(_: Any) -> Any:
     def put_settle(self: Any, number: int, frame: bytes) -> bool:
         return True
