@@ -64,7 +64,20 @@ def _sends() -> st.SearchStrategy[Send]:
     plain = st.builds(
         Send,
         task=st.sampled_from(
-            ("early", "late", "poison", "slow early", "slow late", "retry", "give back", "fail", "poison early", "hang")
+            (
+                "early",
+                "late",
+                "poison",
+                "slow early",
+                "slow late",
+                "retry",
+                "give back",
+                "fail",
+                "poison early",
+                "hang",
+                "long late",
+                "long early",
+            )
         ),
         count=st.sampled_from((1, 2, 3, 6)),
         client=st.integers(0, 1),
