@@ -19,6 +19,7 @@ its name to None.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, ClassVar, Final, TypeVar
 
 import msgspec
@@ -75,7 +76,7 @@ class Cluster(msgspec.Struct, frozen=True):
         )
 
 
-def _place(count: Any) -> st.SearchStrategy[int]:
+def _place(count: Callable[[Any], int]) -> st.SearchStrategy[int]:
     return st.runner().flatmap(lambda machine: st.integers(0, count(machine) - 1))
 
 

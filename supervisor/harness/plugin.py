@@ -35,16 +35,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Called by pytest before tests are collected."""
-    folder = config.getoption("--gr-timeline")
+
+    def said(name: str) -> Any:
+        return config.getoption(name)
+
+    folder = said("--gr-timeline")
     config.stash[_BEFORE] = options()
     use_options(
         Options(
-            seed=config.getoption("--gr-seed"),
-            replay=config.getoption("--gr-replay"),
-            examples=config.getoption("--gr-examples"),
-            check_determinism=config.getoption("--gr-check-determinism"),
+            seed=said("--gr-seed"),
+            replay=said("--gr-replay"),
+            examples=said("--gr-examples"),
+            check_determinism=said("--gr-check-determinism"),
             timeline=Path(folder) if folder else None,
-            profile=config.getoption("--gr-profile"),
+            profile=said("--gr-profile"),
         )
     )
 

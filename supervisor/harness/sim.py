@@ -223,7 +223,7 @@ class Sim:
         self.routed = RoutedClient(self.world)
         self._factory_before = app.client_factory
         self._realm_before = current_realm()
-        app.client_factory = lambda _: self.routed
+        app.client_factory = self._link_of
         try:
             self.world.start()
         except BaseException:
@@ -307,6 +307,9 @@ class Sim:
         self.world.settle()
 
     # --- user code -----------------------------------------------------------------------------------------------
+
+    def _link_of(self, _app: App) -> RoutedClient:
+        return self.routed
 
     def effects(self, name: str | None = None) -> Effects:
         """Return what user code has recorded as done (`record`), under one name or under any."""

@@ -12,9 +12,10 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Sequence
 from functools import wraps
-from typing import Any, Final
+from importlib.metadata import version
+from typing import Any, Final, TypeGuard
 
-from hypothesis import HealthCheck, Phase, __version__, given, reproduce_failure, seed, settings
+from hypothesis import HealthCheck, Phase, given, reproduce_failure, seed, settings
 from hypothesis import strategies as st
 
 from ...actors.app import App
@@ -104,8 +105,12 @@ def _as_asked(test: Callable[..., None]) -> Callable[..., None]:
     """Let a test of Hypothesis's begin, or go, where the command line says."""
     asked = options()
     if asked.replay:
-        test = reproduce_failure(__version__, asked.replay.encode())(test)
+        test = reproduce_failure(version("hypothesis"), asked.replay.encode())(test)
     return test if asked.seed is None else seed(asked.seed)(test)
+
+
+def _is_strategy(value: object) -> TypeGuard[st.SearchStrategy[Any]]:
+    return isinstance(value, st.SearchStrategy)
 
 
 def _read(test: Callable[..., object]) -> tuple[str, dict[str, st.SearchStrategy[Any]], inspect.Signature]:
@@ -115,7 +120,7 @@ def _read(test: Callable[..., object]) -> tuple[str, dict[str, st.SearchStrategy
     if not parameters or isinstance(parameters[0].default, st.SearchStrategy):
         raise TypeError(f"{test.__qualname__} needs a first parameter for the cluster: def {test.__name__}(sim, ...)")
     sim, *others = parameters
-    strategies = {p.name: p.default for p in others if isinstance(p.default, st.SearchStrategy)}
+    strategies = {p.name: p.default for p in others if _is_strategy(p.default)}
     seen = [p.replace(default=p.empty) if p.name in strategies else p for p in others]
     plan = inspect.Parameter(_PLAN, inspect.Parameter.KEYWORD_ONLY)
     keyword_only = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in seen]

@@ -27,7 +27,7 @@ def test_the_double_charge_is_found_and_told_in_twelve_lines_with_two_faults_at_
     run = run_shop("twice")
     assert run.returncode == 1, run.stdout
     told = [line.removeprefix("E").strip() for line in run.stdout.splitlines() if line.startswith("E ")]
-    assert any("charge was done 2 times" in line for line in told)
+    assert any("charge was done 2 times" in line for line in told), run.stdout
     start = next(n for n, line in enumerate(told) if line.startswith("seconds "))
     timeline = told[start + 1 : told.index("", start)]
     assert 0 < len(timeline) <= 12

@@ -8,7 +8,7 @@ under the name of the promise.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from typing import Final
 
@@ -231,7 +231,7 @@ class Ledger(Observer):
     # --- facts ---------------------------------------------------------------------------------------------------
 
     @contextmanager
-    def _judging(self) -> Iterator[None]:
+    def _judging(self) -> Generator[None]:
         try:
             yield
         except AssertionError as error:

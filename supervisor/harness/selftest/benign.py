@@ -12,6 +12,7 @@ from ....transport.broker.journal import Journal
 from ....transport.broker.links import Links
 from ....transport.broker.suspects import Suspects
 from ....transport.peer.attachment import Attachment
+from ....transport.store.records import Synchronous
 from ....transport.verbs import Recall
 from .. import broker_process, node_process
 from .switch import Patch, Switch
@@ -80,7 +81,7 @@ def _applied_twice(original: Any) -> Any:
 
 def _always_synced(original: Any) -> Any:
     def cut(self: Any) -> Any:
-        self.open.synchronous = type(self.open.synchronous).FULL
+        self.open.synchronous = Synchronous.FULL
         return original(self)
 
     return cut

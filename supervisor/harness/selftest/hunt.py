@@ -13,6 +13,7 @@ from typing import Final
 import hypothesis
 import msgspec
 from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis.errors import Flaky
 
 from .scenario import Work, attempt, works
 from .shop import Shop
@@ -106,7 +107,7 @@ def hunt(
             phases=[Phase.generate, Phase.shrink],
             report_multiple_bugs=False,
             print_blob=False,
-            suppress_health_check=list(HealthCheck),
+            suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_base_example],
         )(given(works())(trial))
     )
     disabled = logging.root.manager.disable
@@ -114,7 +115,7 @@ def hunt(
     try:
         with switch.on():
             tried()
-    except (_Over, _Alarm, hypothesis.errors.Flaky):
+    except (_Over, _Alarm, Flaky):
         pass
     finally:
         logging.disable(disabled)

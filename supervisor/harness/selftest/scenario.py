@@ -221,7 +221,11 @@ class Trial:
                 invariant.excused = watch.ledger.facts.excused
                 world.trace.listen(invariant.on_event)
             routed = RoutedClient(world)
-            shop.app.client_factory = lambda _: routed
+
+            def link_of(_app: object, routed: RoutedClient = routed) -> RoutedClient:
+                return routed
+
+            shop.app.client_factory = link_of
             with world.realm.inside():
                 world.start()
                 injector = Injector(world, plan.faults)

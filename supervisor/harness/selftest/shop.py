@@ -26,8 +26,7 @@ class Shop:
         late = {"acks_late": True, "reject_on_worker_lost": True}
 
         def task(name: str, body: Any, **options: Any) -> None:
-            make: Any = app.task(name=name, **options)
-            self.tasks[name] = make(body)
+            self.tasks[name] = app.task(body, name=name, **options)
 
         def run(self_: Any) -> str:
             self.ran[self_.request.id] += 1

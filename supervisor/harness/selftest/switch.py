@@ -25,11 +25,15 @@ class Patch:
     @property
     def table(self) -> Any:
         """Where it stands: the table itself, or the attributes of its owner."""
-        return self.owner if isinstance(self.owner, dict) else vars(self.owner)
+        table: Any = self.owner if self._is_table() else vars(self.owner)
+        return table
+
+    def _is_table(self) -> bool:
+        return isinstance(self.owner, dict)
 
     def put(self, value: Any) -> None:
         """Let this stand there."""
-        if isinstance(self.owner, dict):
+        if self._is_table():
             self.owner[self.name] = value
         else:
             setattr(self.owner, self.name, value)

@@ -198,7 +198,7 @@ def _numbers_forgotten(original: Any) -> Any:
 
 
 def _of_store(record: type, make: Make) -> Patch:
-    return Patch(MemoryStore._APPLY, record, make)
+    return Patch(vars(MemoryStore)["_APPLY"], record, make)
 
 
 SWITCHES: Final = (

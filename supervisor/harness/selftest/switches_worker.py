@@ -85,9 +85,9 @@ def _no_credit(original: Any) -> Any:
 
 def _settle_dropped(original: Any) -> Any:
     def add(self: Any, make: Any) -> int:
-        kind = type(make(0))
+        made: object = make(0)
         number: int = original(self, make)
-        if kind is Settle and self._waiting:
+        if isinstance(made, Settle) and self._waiting:
             self._waiting.pop()
         return number
 

@@ -43,6 +43,15 @@ ANCHORS = [
 ]
 
 
+def always(value: Any) -> Callable[..., Any]:
+    """Return what answers this, whatever it is asked."""
+
+    def answer(*_args: Any, **_kwargs: Any) -> Any:
+        return value
+
+    return answer
+
+
 class Play:
     """A world with an application in which everything can go wrong, under watch."""
 
@@ -76,7 +85,7 @@ class Play:
         self.tasks = [safe, early, late, poison, again]
         self.world = World(app, **options)
         client = RoutedClient(self.world)
-        app.client_factory = lambda _: client
+        app.client_factory = always(client)
         self.watch = Watch(self.world, names)
         self.world.start()
 
@@ -185,7 +194,7 @@ def test_amo_catches_a_broker_that_gives_an_early_task_to_somebody_else(
 
 
 def test_alo_catches_a_broker_that_gives_up_a_safe_task(make_play: MakePlay, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(deaths, "judge", lambda *_: Verdict.LOST)
+    monkeypatch.setattr(deaths, "judge", always(Verdict.LOST))
     play = make_play("ALO")
     play.at(Kind.STARTED, play.kill_child)
     play.safe.delay(1)
@@ -196,9 +205,13 @@ def test_alo_catches_a_broker_that_gives_up_a_safe_task(make_play: MakePlay, mon
 def test_spur_catches_a_broker_that_does_not_wait_for_evidence(
     make_play: MakePlay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    wait = deaths.Deaths._wait
-    monkeypatch.setattr(deaths.Deaths, "_wait", lambda self, session, patience: wait(self, session, 1_000))
-    monkeypatch.setattr(deaths.Deaths, "_ending", lambda *_: Ending.BUFFERED)
+    wait: Callable[..., None] = getattr(deaths.Deaths, "_wait")  # noqa: B009 - what is turned off is its own
+
+    def hardly_wait(self: deaths.Deaths, session: Any, _patience: int) -> None:
+        wait(self, session, 1_000)
+
+    monkeypatch.setattr(deaths.Deaths, "_wait", hardly_wait)
+    monkeypatch.setattr(deaths.Deaths, "_ending", always(Ending.BUFFERED))
     play = make_play("SPUR", children=2)
 
     def lose_link(event: Event) -> None:
@@ -216,7 +229,7 @@ def test_spur_catches_a_broker_that_does_not_wait_for_evidence(
 
 
 def test_limit_catches_a_broker_that_never_gives_up(make_play: MakePlay, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(deaths, "judge", lambda *_: Verdict.AGAIN)
+    monkeypatch.setattr(deaths, "judge", always(Verdict.AGAIN))
     play = make_play("LIMIT")
     play.poison.delay(1)
     with pytest.raises(Violated, match=r"LIMIT violated: \S*poison .* after 2 deaths"):
@@ -239,7 +252,7 @@ def test_innocent_catches_a_broker_that_counts_twice(make_play: MakePlay, monkey
 def test_innocent_catches_a_broker_that_takes_its_own_absence_for_the_loss_of_a_node(
     make_play: MakePlay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(deaths.Deaths, "_ending", lambda self, report, entry, message, evidence: Ending.NODE_LOST)
+    monkeypatch.setattr(deaths.Deaths, "_ending", always(Ending.NODE_LOST))
     play = make_play("INNOCENT")
     play.at(Kind.STARTED, play.kill_child)
     play.safe.delay(1)
@@ -248,8 +261,8 @@ def test_innocent_catches_a_broker_that_takes_its_own_absence_for_the_loss_of_a_
 
 
 def test_quiesce_catches_a_broker_that_judges_nobody(make_play: MakePlay, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(deaths.Deaths, "report", lambda *_: None)
-    monkeypatch.setattr(deaths.Deaths, "_wait", lambda *_: None)
+    monkeypatch.setattr(deaths.Deaths, "report", always(None))
+    monkeypatch.setattr(deaths.Deaths, "_wait", always(None))
     play = make_play("QUIESCE")
     play.at(Kind.STARTED, play.kill_child)
     play.safe.delay(1)
@@ -260,7 +273,7 @@ def test_quiesce_catches_a_broker_that_judges_nobody(make_play: MakePlay, monkey
 def test_bound_catches_a_broker_that_does_not_look_whether_there_is_room(
     make_play: MakePlay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Accepting, "_full", lambda *_: "")
+    monkeypatch.setattr(Accepting, "_full", always(""))
     play = make_play("BOUND", nodes=0, settings=BrokerSettings(mailbox_max_messages=2))
     for number in range(2):
         play.safe.delay(number)
