@@ -25,8 +25,9 @@ class Patch:
     @property
     def table(self) -> Any:
         """Where it stands: the table itself, or the attributes of its owner."""
-        table: Any = self.owner if self._is_table() else vars(self.owner)
-        return table
+        if self._is_table():
+            return self.owner
+        return getattr(self.owner, "__dict__")  # noqa: B009 - as `vars`, which no type checker knows of Any
 
     def _is_table(self) -> bool:
         return isinstance(self.owner, dict)
