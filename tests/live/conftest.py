@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+import signal
+from collections.abc import Generator, Iterator
 
 import pytest
 
 from .cluster import Cluster
+
+
+@pytest.fixture(autouse=True, scope="session")
+def interrupts_are_heard() -> Iterator[None]:
+    """Let the processes of tests hear Ctrl-C, also where a shell has started the tests behind its back.
+
+    Such a shell lets what it starts ignore SIGINT, and so would everything that is started from here.
+    """
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -101,7 +101,8 @@ class Link:
         self.address = parse_address(address) if isinstance(address, str) else address
         version_6 = self.address.is_version_6()
         self.token = find_token(self.address) if token is None else token
-        #: True once the connection is over, also when it never came to be. Looked up by `receive` and `poll`.
+        #: True once the connection is over, also when it never came to be. Looked up by `receive`, `poll` and
+        #: `suspect`, never by `wait`.
         self.closed = False
         try:
             self._open(context, version_6)
@@ -118,6 +119,8 @@ class Link:
         #: False once libzmq said that there is nothing to receive, until its descriptor or a send may change
         #: that. It spares the hot path libzmq's own polling, which costs several times a bare system call.
         self._unsure = True
+        #: True when the monitor's descriptor has signalled and nobody has asked the monitor since.
+        self._in_doubt = False
         self._poll = select.poll()
         #: The same once more: one object of this kind cannot be waited for by two threads.
         self._beside = select.poll()
@@ -143,8 +146,10 @@ class Link:
         messages: list[list[bytes]] = []
         if not self._unsure:
             self._look(0)
-            if not self._unsure:
-                return messages
+        if self._in_doubt:
+            self._ask_monitor()
+        if not self._unsure:
+            return messages
         socket = self._socket
         while has_input(socket):
             messages.append(receive_rest(socket))
@@ -168,9 +173,10 @@ class Link:
 
         A connection that has closed counts as input. None waits without an end. An empty list: time is up.
         """
-        if self.pending():
-            return [self._descriptor, *self._look(0)]
-        return self._look(timeout_milliseconds)
+        ready = [self._descriptor, *self._look(0)] if self.pending() else self._look(timeout_milliseconds)
+        if self._in_doubt:
+            self._ask_monitor()
+        return ready
 
     def pending(self) -> bool:
         """Tell whether a message is there for sure, without a system call where libzmq need not be asked."""
@@ -179,18 +185,18 @@ class Link:
         return self._unsure
 
     def wait(self, timeout_milliseconds: int | None) -> list[int]:
-        """Wait and return as `poll` does, without touching the socket, which another thread may use meanwhile.
+        """Wait and return as `poll` does, without touching the sockets, which another thread may use, and even close.
 
         Right after `pending` said no; whoever sends meanwhile must ask `pending` himself, and see to it that this
-        wait ends if there is something: a send takes in what the descriptor would have told.
+        wait ends if there is something: a send takes in what the descriptor would have told. Who closes the link
+        must end this wait, too, by a descriptor that is watched.
         """
         return self._look(timeout_milliseconds)
 
     def suspect(self) -> None:
         """Look what there is without polling, which another thread may be doing: for `receive`, `pending`, `closed`."""
         self._unsure = True
-        if has_input(self._monitor):
-            self.closed = True
+        self._ask_monitor()
 
     def wait_beside(self, timeout_milliseconds: int) -> list[int] | None:
         """Wait as `wait` does, also while another thread is in it; None when the connection seems to close."""
@@ -213,18 +219,23 @@ class Link:
         self._socket.close()
 
     def _look(self, timeout_milliseconds: int | None) -> list[int]:
-        """Poll the descriptors, and note what libzmq's two of them mean."""
+        """Poll the descriptors, and note what libzmq's two of them may mean."""
         ready: list[int] = []
         for descriptor, _ in self._poll.poll(timeout_milliseconds):
             if descriptor == self._monitor_descriptor:
-                if has_input(self._monitor):
-                    # Only events that end the connection were asked for. What had arrived before is gone with
-                    # libzmq's pipe: the peer says it again on the next link (spec D3).
-                    self.closed = True
-                    self._poll.unregister(descriptor)
-                    ready.append(self._descriptor)
+                self._in_doubt = True
+                ready.append(self._descriptor)
             else:
                 if descriptor == self._descriptor:
                     self._unsure = True
                 ready.append(descriptor)
         return ready
+
+    def _ask_monitor(self) -> None:
+        """See whether the connection is over."""
+        self._in_doubt = False
+        if not self.closed and has_input(self._monitor):
+            # Only events that end the connection were asked for. What had arrived before is gone with
+            # libzmq's pipe: the peer says it again on the next link (spec D3).
+            self.closed = True
+            self._poll.unregister(self._monitor_descriptor)
