@@ -152,7 +152,8 @@ class Strength(Invariant):
     def at_rest(self, world: World) -> None:
         """Count them."""
         for node in world.nodes:
-            if node.alive and node.over is None:
+            # One that is still coming up has none yet.
+            if node.alive and node.ready and node.over is None:
                 self.premises += 1
                 count = sum(is_ordinary(child) for child in node.children.values())
                 if count != self._wanted:
