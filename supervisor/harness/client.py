@@ -310,7 +310,7 @@ class SimClient:
                 self._break_all(effect.error or UnknownOutcome("the client was closed before the answer came"))
 
     def _open(self, effect: links.OpenLink) -> None:
-        link = self._link = self.process.clockwork.network.connect(effect.address)
+        link = self._link = self.process.clockwork.network.connect(effect.address, self.process.host)
         link.on_news(self._fiber.wake)
         self._act(self._machine.apply(links.LinkOpened(effect.link, link.token), self._now()))
 

@@ -41,6 +41,8 @@ class Process:
     def __init__(self, clockwork: Clockwork, lane: str) -> None:
         self.clockwork = clockwork
         self.lane = lane
+        #: The machine that it is on: children are on their parent's.
+        self.host = lane.partition("/")[0]
         self.alive = True
         #: Until when it is stopped (SIGSTOP) and has no turn; 0: it is not.
         self.paused = False

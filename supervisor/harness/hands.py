@@ -99,7 +99,7 @@ class SimLine(Line[WatchedLink]):
             fiber.sleep(until)
 
     def _connect(self, address: str) -> WatchedLink:
-        link = self._process.clockwork.network.connect(address)
+        link = self._process.clockwork.network.connect(address, self._process.host)
         link.on_news(self._woken)
         return WatchedLink(link, self._process, self._trace)
 

@@ -22,9 +22,17 @@ from greenroom.transport import codec
 from greenroom.transport.broker.events import CloseLink, Drain, Effect, Event, LinksClosed, Received, Send, Stop
 from greenroom.transport.broker.settings import BrokerSettings
 from greenroom.transport.clock import Now
-from greenroom.transport.codec import Parts
-from greenroom.transport.sim.clock import VirtualClock
-from greenroom.transport.sim.network import HEARTBEAT_TIMEOUT, HIGH_WATER_MARK, SimBrokerEnd, SimLink, SimNetwork
+from greenroom.transport.codec import BadFrame, Parts, decode_to_broker
+from greenroom.transport.sim.clock import BOOT_START, VirtualClock
+from greenroom.transport.sim.network import (
+    HEARTBEAT_TIMEOUT,
+    HIGH_WATER_MARK,
+    LATENCY_DEFAULT,
+    SimBrokerEnd,
+    SimLink,
+    SimNetwork,
+    Way,
+)
 from greenroom.transport.store.memory import MemoryStore
 from greenroom.transport.store.records import Recovered
 from greenroom.transport.verbs import FromBroker, Hello, Ping, Pong, Role
@@ -367,6 +375,82 @@ def test_a_link_that_thaws_in_time_lost_nothing() -> None:
         network.network.thaw(peer)
         network.until(lambda number=number: (link, number) in network.heard())  # type: ignore[misc]
     assert network.closed() == []
+
+
+@pytest.mark.parametrize("way", [Way.TO_BROKER, Way.TO_PEER])
+def test_a_link_that_is_silent_one_way_works_the_other_way_until_who_hears_nothing_gives_it_up(way: Way) -> None:
+    network = SimulatedNetwork()
+    peer = network.connect()
+    link = link_of(network, peer, 1)
+    network.network.freeze(peer, way)
+    peer.send(ping(2))
+    network.say(link, [Pong(3)])
+    network.until(lambda: peer.closed or link in network.closed() or (link, 2) in network.heard())
+    assert ((link, 2) in network.heard()) is (way is Way.TO_PEER)
+    network.until(lambda: peer.closed and link in network.closed())
+    assert network.clock().boot >= BOOT_START + HEARTBEAT_TIMEOUT
+
+
+def test_what_a_parted_host_connects_to_is_silent_until_it_has_joined_again() -> None:
+    network = SimulatedNetwork()
+    old = network.network.connect("tcp://a:1", "one")
+    other = network.network.connect("tcp://a:1", "other")
+    network.network.part("one")
+    new = network.network.connect("tcp://a:1", "one")
+    for number, peer in enumerate((old, other, new)):
+        peer.send(ping(number))
+    network.until(lambda: bool(network.heard()))
+    assert [number for _, number in network.heard()] == [1]
+    network.network.rejoin("one")
+    network.until(lambda: len(network.heard()) == 3)
+
+
+def test_an_end_that_is_stopped_is_given_up_after_six_seconds_and_goes_on_if_it_was_shorter() -> None:
+    network = SimulatedNetwork()
+    short, long = network.connect(), network.connect()
+    for peer in (short, long):
+        network.network.mute(peer)
+    network.clock.advance(HEARTBEAT_TIMEOUT - 1)
+    network.network.unmute(short)
+    network.until(lambda: long.closed)
+    assert not short.closed
+
+
+def test_what_a_peer_left_behind_arrives_after_its_next_link_is_up() -> None:
+    network = SimulatedNetwork()
+    old = network.connect()
+    link_of(network, old, 1)
+    old.send(ping(2))
+    network.network.leave_behind(old, 2_000_000)
+    network.until(lambda: old.closed)
+    network.connect().send(ping(3))
+    network.until(lambda: len(network.heard()) == 3)
+    assert [number for _, number in network.heard()] == [1, 3, 2]
+
+
+def test_a_damaged_message_is_no_frame_and_the_next_one_is() -> None:
+    clock = VirtualClock()
+    network = SimNetwork(clock)
+    end, peer = network.listen("tcp://a:1"), network.connect("tcp://a:1")
+    network.damage(peer, lambda parts: [parts[0][:-1]])
+    for number in range(2):
+        peer.send(ping(number))
+    clock.advance(LATENCY_DEFAULT)
+    network.step()
+    assert [isinstance(decode_to_broker(parts), BadFrame) for _, parts in end.receive()] == [True, False]
+
+
+def test_a_peer_that_reads_nothing_has_it_all_when_it_reads_again() -> None:
+    network = SimulatedNetwork()
+    peer = network.connect()
+    link = link_of(network, peer, 1)
+    network.network.stall(peer)
+    network.say(link, [Pong(1)])
+    network.clock.advance(1_000_000)
+    network.network.step()
+    assert peer.receive() == []
+    network.network.stall(peer, stalled=False)
+    assert len(peer.receive()) == 1
 
 
 def test_the_end_of_a_link_does_not_overtake_what_was_sent_on_it() -> None:

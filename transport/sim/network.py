@@ -7,16 +7,20 @@ It carries the same encoded messages in the same way, and `tests/contract/test_n
 - a peer's end learns that its link is over from `closed`, and may lose what had arrived and was not received;
 - a link that is over takes no more messages; a connection to nobody is over soon.
 
-Faults are the test's to make: `cut` a link, with or without what is underway; `freeze` it, so that nothing arrives and
-nobody knows until the heartbeats say so; `delay` it. Without faults everything arrives after `latency`, first in
-first out. Nothing here iterates a set or draws a number: the same calls give the same world.
+Faults are the test's to make: `cut` a link, with or without what is underway; `freeze` it, one way or both, so that
+nothing arrives and nobody knows until the heartbeats say so; `mute` it, as it is when one of its ends is stopped;
+`stall` it, as it is when the peer reads nothing; `leave_behind` what is underway; `damage` the next message; `delay`
+it. `part` a host from its brokers, and what it connects to meanwhile is as silent, until they are `rejoin`ed. Without
+faults everything arrives after `latency`, first in first out. Nothing here iterates a set or draws a number: the same
+calls give the same world.
 
 Limits: as on the wire, HIGH_WATER_MARK messages underway a direction, then `send` answers False; a part over
-MESSAGE_BYTES_MAX costs the link; a frozen link is over after HEARTBEAT_TIMEOUT.
+MESSAGE_BYTES_MAX costs the link; an end that hears nothing for HEARTBEAT_TIMEOUT gives its link up.
 """
 
 from __future__ import annotations
 
+import enum
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -32,6 +36,18 @@ HEARTBEAT_TIMEOUT: Final = 6_000_000
 LATENCY_DEFAULT: Final = 100
 
 
+#: What `damage` does to a message.
+Damage = Callable[[Parts], Parts]
+
+
+class Way(enum.Flag):
+    """Which way a link is silent."""
+
+    TO_BROKER = enum.auto()
+    TO_PEER = enum.auto()
+    BOTH = TO_BROKER | TO_PEER
+
+
 def _nobody() -> None:
     """Nobody waits: whoever wants to know looks."""
 
@@ -39,14 +55,21 @@ def _nobody() -> None:
 class _Direction:
     """One way of a connection: what is underway, and what has arrived."""
 
-    __slots__ = ("arrived", "closed", "last_arrival", "news", "underway")
+    __slots__ = ("arrived", "closed", "damage", "frozen", "last_arrival", "news", "stalled", "underway", "way")
 
-    def __init__(self) -> None:
+    def __init__(self, way: Way) -> None:
+        self.way = way
         #: Called when something has arrived at the receiving end, or it knows of the end.
         self.news: Callable[[], object] = _nobody
         self.underway: deque[Parts] = deque()
         self.arrived: deque[Parts] = deque()
         self.last_arrival = 0
+        #: Since when nothing arrives; 0: it does.
+        self.frozen = 0
+        #: The receiving end reads nothing, and its heartbeats go on.
+        self.stalled = False
+        #: What becomes of the next message.
+        self.damage: Damage | None = None
         #: The receiving end knows that nothing more comes.
         self.closed = False
 
@@ -54,18 +77,23 @@ class _Direction:
 class _Wire:
     """One connection, between a peer's end and a broker's (None: nobody listened)."""
 
-    __slots__ = ("broker", "delay", "frozen", "number", "over", "to_broker", "to_peer")
+    __slots__ = ("broker", "delay", "host", "muted", "number", "over", "to_broker", "to_peer")
 
-    def __init__(self, number: int, broker: SimBrokerEnd | None) -> None:
+    def __init__(self, number: int, broker: SimBrokerEnd | None, host: str) -> None:
         self.number = number
         self.broker = broker
-        self.to_broker = _Direction()
-        self.to_peer = _Direction()
+        self.host = host
+        self.to_broker = _Direction(Way.TO_BROKER)
+        self.to_peer = _Direction(Way.TO_PEER)
         self.delay = 0
-        #: Since when nothing arrives; 0: it does.
-        self.frozen = 0
+        #: Since when one of its ends is stopped; 0: none is.
+        self.muted = 0
         #: Neither end can send any more.
         self.over = False
+
+    def directions(self, way: Way = Way.BOTH) -> list[_Direction]:
+        """The ways of it that `way` names."""
+        return [direction for direction in (self.to_broker, self.to_peer) if direction.way in way]
 
 
 class SimLink:
@@ -92,7 +120,7 @@ class SimLink:
 
     def receive(self) -> list[Parts]:
         """Return the messages that have arrived."""
-        if self.closed:
+        if self.closed or self.wire.to_peer.stalled:
             return []
         messages = list(self.wire.to_peer.arrived)
         self.wire.to_peer.arrived.clear()
@@ -172,6 +200,10 @@ class SimNetwork:
         self._agenda: Agenda[Callable[[], None]] = Agenda()
         self._ends: dict[str, SimBrokerEnd] = {}
         self._numbers = 0
+        #: Connections by the host of their peer, those that are over among them until they are looked for.
+        self._wires: dict[str, list[_Wire]] = {}
+        #: Hosts that are parted from brokers, and which way.
+        self._parted: dict[str, Way] = {}
 
     # --- ends ----------------------------------------------------------------------------------------------------
 
@@ -188,16 +220,26 @@ class SimNetwork:
             for number in end.links:
                 end.close(number)
 
-    def connect(self, address: str) -> SimLink:
-        """Return a link to whoever listens at this address; to nobody, one that is over soon."""
+    def connect(self, address: str, host: str = "") -> SimLink:
+        """Return a link from this host to whoever listens at this address; to nobody, one that is over soon."""
         self._numbers += 1
         end = self._ends.get(address)
-        wire = _Wire(self._numbers, end)
+        wire = _Wire(self._numbers, end, host)
         if end is None:
             self.hang_up(wire)
         else:
             end.plug(wire)
+            self._wires_of(host).append(wire)
+        if host in self._parted:
+            # A connection is made by words both ways.
+            self._freeze(wire, Way.BOTH)
         return SimLink(self, wire, address)
+
+    def _wires_of(self, host: str) -> list[_Wire]:
+        wires = self._wires[host] = [
+            wire for wire in self._wires.get(host, ()) if not all(direction.closed for direction in wire.directions())
+        ]
+        return wires
 
     # --- time ----------------------------------------------------------------------------------------------------
 
@@ -221,21 +263,59 @@ class SimNetwork:
         """The connection breaks. Both ends hear of it after the latency; what is underway is lost, or arrives."""
         self._break(link.wire, lose_underway=lose_underway)
 
-    def freeze(self, link: SimLink) -> None:
-        """Let nothing arrive and nobody know. After HEARTBEAT_TIMEOUT both ends give the link up."""
-        wire = link.wire
-        if not wire.frozen and not wire.over:
-            wire.frozen = self._clock().boot
-            self._agenda.enter(wire.frozen + HEARTBEAT_TIMEOUT, partial(self._give_up, wire, wire.frozen))
+    def freeze(self, link: SimLink, way: Way = Way.BOTH) -> None:
+        """Let nothing arrive, one way or both, and nobody know. An end that hears nothing for HEARTBEAT_TIMEOUT gives
+        the link up; the other one hears of that, unless it hears nothing either."""
+        self._freeze(link.wire, way)
 
-    def thaw(self, link: SimLink) -> None:
+    def thaw(self, link: SimLink, way: Way = Way.BOTH) -> None:
         """Let what was held up by `freeze` arrive now, if the link was not given up."""
+        self._thaw(link.wire, way)
+
+    def part(self, host: str, way: Way = Way.BOTH) -> None:
+        """Freeze every link of a host, and those that it opens until `rejoin`."""
+        self._parted[host] = self._parted.get(host, way) | way
+        for wire in self._wires_of(host):
+            self._freeze(wire, way)
+
+    def rejoin(self, host: str) -> None:
+        """End what `part` began."""
+        if self._parted.pop(host, None) is not None:
+            for wire in self._wires.get(host, ()):
+                self._thaw(wire, Way.BOTH)
+
+    def mute(self, link: SimLink) -> None:
+        """An end is stopped: its heartbeats too, and after HEARTBEAT_TIMEOUT the other end gives the link up."""
         wire = link.wire
-        if wire.frozen and not wire.over:
-            wire.frozen = 0
-            for direction in (wire.to_broker, wire.to_peer):
-                for _ in range(len(direction.underway)):
-                    self._schedule(wire, direction)
+        if not wire.muted:
+            since = wire.muted = self._clock().boot
+            self._agenda.enter(since + HEARTBEAT_TIMEOUT, partial(self._give_up_muted, wire, since))
+
+    def unmute(self, link: SimLink) -> None:
+        """Whoever was stopped goes on."""
+        link.wire.muted = 0
+
+    def stall(self, link: SimLink, stalled: bool = True) -> None:
+        """Let the peer read nothing, or read on; heartbeats, which libzmq answers, go on."""
+        direction = link.wire.to_peer
+        direction.stalled = stalled
+        if not stalled:
+            direction.news()
+
+    def leave_behind(self, link: SimLink, microseconds: int) -> None:
+        """The peer hears that the link is over, and what it has sent arrives, with the end, so much later."""
+        wire = link.wire
+        if not wire.over:
+            wire.to_peer.underway.clear()
+            self._freeze(wire, Way.TO_BROKER)
+            self.hang_up(wire)
+            later = self._clock().boot + microseconds
+            self._agenda.enter(later, partial(self._thaw, wire, Way.TO_BROKER))
+
+    def damage(self, link: SimLink, damage: Damage, way: Way = Way.BOTH) -> None:
+        """Let something become of the next message, one way or both: what is damaged arrives whole, and other."""
+        for direction in link.wire.directions(way):
+            direction.damage = damage
 
     def delay(self, link: SimLink, microseconds: int) -> None:
         """Let what is sent from now on take so much longer."""
@@ -250,19 +330,39 @@ class SimNetwork:
         if any(len(part) > MESSAGE_BYTES_MAX for part in parts):
             self._break(wire, lose_underway=True)
             return True
-        direction.underway.append(list(parts))
-        if not wire.frozen:
+        carried = list(parts)
+        if direction.damage is not None:
+            damage, direction.damage = direction.damage, None
+            carried = damage(carried)
+        direction.underway.append(carried)
+        if not direction.frozen:
             self._schedule(wire, direction)
         return True
 
     def hang_up(self, wire: _Wire) -> None:
-        """End a connection: each end hears of it after what is underway. Of a frozen one nobody hears yet."""
+        """End a connection: each end hears of it after what is underway. An end that is cut off does not hear yet."""
         if wire.over:
             return
         wire.over = True
-        if not wire.frozen:
-            for direction in (wire.to_broker, wire.to_peer):
-                self._agenda.enter(self._arrival(wire, direction), partial(self._close, wire, direction))
+        for direction in wire.directions():
+            if not direction.frozen:
+                self._schedule_end(wire, direction)
+
+    def _freeze(self, wire: _Wire, way: Way) -> None:
+        boot = self._clock().boot
+        for direction in wire.directions(way):
+            if not direction.frozen and not direction.closed:
+                direction.frozen = boot
+                self._agenda.enter(boot + HEARTBEAT_TIMEOUT, partial(self._give_up, wire, direction, boot))
+
+    def _thaw(self, wire: _Wire, way: Way) -> None:
+        for direction in wire.directions(way):
+            if direction.frozen and not direction.closed:
+                direction.frozen = 0
+                for _ in range(len(direction.underway)):
+                    self._schedule(wire, direction)
+                if wire.over:
+                    self._schedule_end(wire, direction)
 
     def _break(self, wire: _Wire, *, lose_underway: bool) -> None:
         if lose_underway:
@@ -273,6 +373,9 @@ class SimNetwork:
     def _schedule(self, wire: _Wire, direction: _Direction) -> None:
         self._agenda.enter(self._arrival(wire, direction), partial(self._arrive, wire, direction))
 
+    def _schedule_end(self, wire: _Wire, direction: _Direction) -> None:
+        self._agenda.enter(self._arrival(wire, direction), partial(self._end, wire, direction))
+
     def _arrival(self, wire: _Wire, direction: _Direction) -> int:
         """When what is sent now arrives: never before what was sent earlier."""
         arrival = max(direction.last_arrival, self._clock().boot + self._latency + wire.delay)
@@ -280,7 +383,7 @@ class SimNetwork:
         return arrival
 
     def _arrive(self, wire: _Wire, direction: _Direction) -> None:
-        if wire.frozen or direction.closed or not direction.underway:
+        if direction.frozen or direction.closed or not direction.underway:
             return
         parts = direction.underway.popleft()
         if direction is wire.to_peer:
@@ -289,12 +392,20 @@ class SimNetwork:
         elif wire.broker is not None:
             wire.broker.arrive(wire.number, parts)
 
-    def _give_up(self, wire: _Wire, since: int) -> None:
-        if wire.frozen == since:
-            wire.over = True
-            for direction in (wire.to_broker, wire.to_peer):
-                direction.underway.clear()
-                self._close(wire, direction)
+    def _end(self, wire: _Wire, direction: _Direction) -> None:
+        if not direction.frozen and not direction.closed:
+            self._close(wire, direction)
+
+    def _give_up(self, wire: _Wire, direction: _Direction, since: int) -> None:
+        """The end that hears nothing closes the link."""
+        if direction.frozen == since and not direction.closed:
+            direction.underway.clear()
+            self._close(wire, direction)
+            self.hang_up(wire)
+
+    def _give_up_muted(self, wire: _Wire, since: int) -> None:
+        if wire.muted == since:
+            self.hang_up(wire)
 
     def _close(self, wire: _Wire, direction: _Direction) -> None:
         direction.closed = True
