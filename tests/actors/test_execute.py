@@ -171,11 +171,12 @@ def test_both_ways_of_a_body_give_the_same_outcome(bench: Bench) -> None:
             request.hostname,
             request.called_directly,
             request.delivery_info["routing_key"],
+            request.fence > 0,
             request.retries,
             current_task.name,
         ]
 
-    expected = [True, [1], {"b": 2}, "celery@here", False, "celery", 0, seen.name]
+    expected = [True, [1], {"b": 2}, "celery@here", False, "celery", True, 0, seen.name]
     assert value_of(bench.run(seen, 1, b=2)) == expected
     assert value_of(bench.run(seen, 1, b=2, more=More(root_id="r"))) == expected
     bench.executor.refresh()

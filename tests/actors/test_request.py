@@ -81,6 +81,7 @@ def test_attributes_of_a_bare_message(bare: Context) -> None:
     }
     assert bare.children == []
     assert bare.deliveries == 1
+    assert bare.fence == 0  # a worker's own requests know their lease
 
 
 def test_s12_attributes_of_a_full_message(full: Context) -> None:
