@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any, Final
 
 from ....transport.broker.accept import Accepting
+from ....transport.broker.commits import Commits
 from ....transport.broker.core import Broker
-from ....transport.broker.events import Persist
+from ....transport.broker.events import Persist, Persisted
 from ....transport.broker.journal import Journal
 from ....transport.broker.leasing import DELIVERY_BYTES, Leasing
 from ....transport.broker.outflow import VERB_BYTES
@@ -86,6 +87,16 @@ def _accept_when_full(original: Any) -> Any:
         return ""
 
     return too_many
+
+
+def _failure_is_success(original: Any) -> Any:
+    def failed(self: Any, event: Any) -> None:
+        if event.full:
+            original(self, event)
+        else:
+            self.persisted(Persisted(event.last))
+
+    return failed
 
 
 def _never_sync(original: Any) -> Any:
@@ -243,6 +254,12 @@ SWITCHES: Final = (
         "What was confirmed survives a loss of power.",
         ("LOSS",),
         Patch(Journal, "cut", _never_sync),
+    ),
+    Switch(
+        "a failed sync is taken for a success",
+        "A broker whose disk has failed it confirms nothing more, and ends.",
+        ("LOSS", "D7", "PLACE"),
+        Patch(Commits, "failed", _failure_is_success),
     ),
     Switch(
         "settled messages stay in the store",

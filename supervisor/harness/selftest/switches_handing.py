@@ -6,9 +6,11 @@ from typing import Any, Final
 
 from ....transport.broker.desk import Desk
 from ....transport.broker.endings import Endings
+from ....transport.broker.events import RowsRead
 from ....transport.broker.leasing import Leasing
 from ....transport.broker.links import Links
 from ....transport.broker.mailbox import Lane
+from ....transport.broker.rows import Rows
 from ....transport.broker.schedule import Schedule
 from ....transport.broker.sessions import Session
 from ....transport.broker.settling import Settling
@@ -33,6 +35,16 @@ def _last_first(original: Any) -> Any:
             self.bytes += len(message.envelope.body)
 
     return append
+
+
+def _backwards(original: Any) -> Any:
+    def read(self: Any, event: Any) -> None:
+        lane = self._reads.get(event.token, (None,))[0]
+        original(self, RowsRead(event.token, event.rows[::-1]))
+        if lane is not None and event.rows:
+            lane.after = event.rows[-1].base
+
+    return read
 
 
 def _one_lost(original: Any) -> Any:
@@ -103,6 +115,12 @@ SWITCHES: Final = (
         "What came first goes out first.",
         ("ORDER",),
         Patch(Lane, "append", _last_first),
+    ),
+    Switch(
+        "rows are read backwards",
+        "What comes from the store goes out in the order in which it came.",
+        ("ORDER",),
+        Patch(Rows, "read", _backwards),
     ),
     Switch(
         "ETA early",
