@@ -1,88 +1,21 @@
 """The trace of a simulated world: what happened, when, to whom, in the words that faults and reports use.
 
-Owns the kinds of lifecycle events and their record. An event is noted where it happens, before it has consequences,
-so that whoever listens (a fault that is anchored to it, an invariant) can still change them. Recording is cheap: a
-tuple. Texts, the hash and the timeline are made of it when somebody asks.
+Owns the record of lifecycle events; they are those of the event log of a real cluster (`transport.event_log`), as
+which a trace can be written. An event is noted where it happens, before it has consequences, so that whoever listens (a
+fault that is anchored to it, an invariant) can still change them. Recording is cheap: a tuple. Texts, the hash and the
+timeline are made of it when somebody asks.
 """
 
 from __future__ import annotations
 
-import enum
 import hashlib
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any, Final
 
-import msgspec
+from ...transport.event_log import FORMAT, Event, Facts, Kind, line_of
 
-
-class Kind(enum.StrEnum):
-    """What can happen. Faults are anchored to these, and `--gr-timeline` shows them."""
-
-    #: A client hands messages to its link.
-    PUBLISH = "publish"
-    #: A client's call is answered.
-    CONFIRM = "confirm"
-    #: A client learns of a result.
-    RESULT = "result"
-    #: The broker hands a message out; `task`, `number` of the delivery.
-    DELIVER = "deliver"
-    #: A child is about to run a body.
-    STARTED = "started"
-    #: The body is over, and nobody knows yet.
-    RAN = "ran"
-    #: A child says what became of deliveries.
-    SETTLE = "settle"
-    #: A child gives deliveries back.
-    RETURN = "return"
-    #: The broker tells a child that its settle is on disk.
-    APPLIED = "applied"
-    #: The broker is about to commit.
-    WRITE = "write"
-    #: The broker has committed.
-    COMMIT = "commit"
-    #: A result that is there to stay is on the disk.
-    STORED = "result stored"
-    #: A message has become a dead letter, on the disk.
-    DEAD = "dead"
-    #: A node asks for a child.
-    FORK = "fork"
-    #: A child is ready.
-    READY = "ready"
-    #: A process has died.
-    DEATH = "death"
-    #: A node reports the death of a child.
-    REPORT = "report"
-    #: A link is up.
-    ATTACHED = "attached"
-    #: A link is gone.
-    DETACHED = "detached"
-    #: The broker begins, at first or again.
-    BROKER_UP = "broker up"
-    #: The core has something for the operator.
-    NOTICE = "notice"
-    #: A fault was done.
-    FAULT = "fault"
-    #: User code named a moment: `sometimes`, `yield_point`.
-    MARK = "mark"
-    #: User code did something outside, as its test records it.
-    EFFECT = "effect"
-
-
-Facts = dict[str, Any]
-
-
-class Event(msgspec.Struct, frozen=True, gc=False):
-    """One thing that happened. `at`: microseconds since the world began."""
-
-    at: int
-    kind: Kind
-    lane: str
-    facts: Facts
-
-    def words(self) -> str:
-        """Say it in a few words."""
-        facts = ", ".join(f"{name} {value}" for name, value in self.facts.items())
-        return f"{self.kind} {facts}" if facts else str(self.kind)
+__all__ = ["Event", "Facts", "Kind", "Listener", "Trace"]
 
 
 Listener = Callable[[Event], object]
@@ -127,3 +60,15 @@ class Trace:
         for event in self.events:
             digest.update(f"{event.at} {event.lane} {event.words()}\n".encode())
         return digest.hexdigest()
+
+    def write(self, path: Path, *, at_rest: bool = False) -> None:
+        """Write it as an event log, as `greenroom check-log` reads it. `at_rest`: the world has come to rest.
+
+        Raises OSError.
+        """
+        end: Facts = {"closed": "the world is over", **({"unsettled": 0} if at_rest else {})}
+        last = self.events[-1].at if self.events else 0
+        with path.open("wb") as file:
+            file.write(line_of(Event(0, Kind.LOG, "world", {"format": FORMAT, "whole": True})))
+            file.writelines(line_of(event) for event in self.events)
+            file.write(line_of(Event(last, Kind.LOG, "world", end)))
