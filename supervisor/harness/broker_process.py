@@ -36,7 +36,7 @@ class Driven(SimBroker):
         super().__init__(
             store,
             settings,
-            now=process.clockwork.now,
+            now=process.now,
             eager=False,
             pages=process.pages,
             on_persist=process.observed.making,
@@ -160,7 +160,7 @@ class BrokerProcess(Process):
         core = self.core = Driven(self, self.store, self._settings)
         notices = 0
         while core.stopped is None:
-            core.now = now = clockwork.now
+            core.now = now = self.now
             received = self._end.receive()
             if received:
                 core.apply(Received([self._frame(link, message) for link, message in received]))

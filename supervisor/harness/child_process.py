@@ -58,7 +58,7 @@ class ChildProcess(Process):
             node=config.node,
             incarnation=config.incarnation,
             runners=config.slots,
-            heard=clockwork.now.boot,
+            heard=self.now.boot,
             process=ProcessName(pid, 1, 1),
         )
         #: What the page said when the process ended.
@@ -79,7 +79,7 @@ class ChildProcess(Process):
             self.page,
             self._pipe,
             self._make_line,
-            clockwork.clock,
+            self.clock,
             host=host,
             pid=pid,
         )
@@ -91,7 +91,7 @@ class ChildProcess(Process):
             station,
             self._wakeup,
             self._parts.deadlines,
-            lambda: clockwork.now.boot,
+            lambda: self.now.boot,
             self._bodies.submit,
             self._soft_limit,
             lambda: None,

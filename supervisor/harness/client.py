@@ -351,4 +351,4 @@ class SimClient:
             promise.break_(error)
 
     def _now(self) -> Now:
-        return self.process.clockwork.now
+        return self.process.now

@@ -27,6 +27,7 @@ import greenlet
 from ...transport.clock import Now
 from ...transport.sim.clock import Agenda, VirtualClock
 from ...transport.sim.network import SimNetwork
+from .clocks import HostClock
 
 STEPS_MAX: Final = 1_000_000
 
@@ -43,6 +44,8 @@ class Process:
         self.lane = lane
         #: The machine that it is on: children are on their parent's.
         self.host = lane.partition("/")[0]
+        #: What it reads as the present.
+        self.clock = clockwork.clock_of(self.host)
         self.alive = True
         #: Until when it is stopped (SIGSTOP) and has no turn; 0: it is not.
         self.paused = False
@@ -54,6 +57,11 @@ class Process:
     def fibers(self) -> list[Fiber]:
         """What runs or waits in it."""
         return list(self._fibers)
+
+    @property
+    def now(self) -> Now:
+        """The present as its host sees it."""
+        return self.clock()
 
     def fiber(self, run: Callable[[], object], name: str = "") -> Fiber:
         """Start something in this process; it has its first turn soon."""
@@ -118,7 +126,8 @@ class Fiber:
             self.process.clockwork.enqueue(self)
 
     def sleep(self, until: int = 0) -> None:
-        """Give the turn back until somebody wakes it, or until this boot time (0: none). Only from inside."""
+        """Give the turn back until somebody wakes it, or until its host reads this boot time (0: none). Only from
+        inside."""
         clockwork = self.process.clockwork
         self._sleeps += 1
         if until:
@@ -128,7 +137,7 @@ class Fiber:
                 if self._sleeps == sleep:
                     self.wake()
 
-            clockwork.at(until, time_is_up)
+            clockwork.at(self.process.clock.true(until), time_is_up)
         clockwork.hub.switch()
         error, self._raise = self._raise, None
         if error is not None:
@@ -180,6 +189,7 @@ class Clockwork:
         self._agenda: Agenda[Callable[[], object]] = Agenda()
         self._current: Fiber | None = None
         self._graves: list[Fiber] = []
+        self._clocks: dict[str, HostClock] = {}
         #: Everybody who was ever there.
         self.processes: list[Process] = []
         #: The greenlet that hands out turns at present.
@@ -189,6 +199,18 @@ class Clockwork:
     def now(self) -> Now:
         """The present instant."""
         return self.clock()
+
+    def clock_of(self, host: str) -> HostClock:
+        """Return the clock of a host."""
+        clock = self._clocks.get(host)
+        if clock is None:
+            clock = self._clocks[host] = HostClock(self.clock)
+        return clock
+
+    @property
+    def clocks(self) -> list[HostClock]:
+        """The clocks of all hosts."""
+        return list(self._clocks.values())
 
     @property
     def current(self) -> Fiber | None:
@@ -246,7 +268,7 @@ class Clockwork:
             if self.clock().boot >= end:
                 return False
             waiter(fiber)
-            fiber.sleep(end)
+            fiber.sleep(fiber.process.clock.shown(end))
         return True
 
     def bury(self, fibers: list[Fiber]) -> None:

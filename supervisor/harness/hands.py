@@ -80,7 +80,7 @@ class SimLine(Line[WatchedLink]):
         self._process = process
         self._trace = trace
         self._woken = wake
-        super().__init__(attachment, process.clockwork.clock, self._connect)
+        super().__init__(attachment, process.clock, self._connect)
 
     @property
     def link(self) -> SimLink | None:
@@ -90,12 +90,12 @@ class SimLine(Line[WatchedLink]):
     def wait(self, timeout_milliseconds: int) -> None:
         """Wait for something to happen to the fiber that has the turn."""
         clockwork = self._process.clockwork
-        until = clockwork.now.boot + timeout_milliseconds * 1_000
+        until = self._process.now.boot + timeout_milliseconds * 1_000
         if self.wake_at:
             until = min(until, self.wake_at)
         fiber = clockwork.current
         assert fiber is not None
-        if until > clockwork.now.boot:
+        if until > self._process.now.boot:
             fiber.sleep(until)
 
     def _connect(self, address: str) -> WatchedLink:
@@ -125,7 +125,7 @@ class SimWakeup:
     def wait(self, timeout_milliseconds: int) -> None:
         """Give the turn back until somebody wakes the owner, so long at most."""
         if self.fiber is not None:
-            self.fiber.sleep(self.fiber.process.clockwork.now.boot + timeout_milliseconds * 1_000)
+            self.fiber.sleep(self.fiber.process.now.boot + timeout_milliseconds * 1_000)
 
     def close(self) -> None:
         """Wake nobody any more."""

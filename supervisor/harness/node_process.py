@@ -157,7 +157,7 @@ class NodeProcess(Process):
             self._note_heard()
             while self._waiting:
                 self._apply(self._waiting.pop(0))
-            now = self.clockwork.now
+            now = self.now
             wake = self._machine.wake_at()
             if wake is not None and wake <= now.boot:
                 self._apply(Tick())
@@ -209,7 +209,7 @@ class NodeProcess(Process):
     # --- the pool ------------------------------------------------------------------------------------------------
 
     def _apply(self, event: PoolEvent) -> None:
-        for effect in self._machine.apply(event, self.clockwork.now):
+        for effect in self._machine.apply(event, self.now):
             self._act(effect)
 
     def _act(self, effect: PoolEffect) -> None:

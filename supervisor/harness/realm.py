@@ -88,8 +88,9 @@ class Realm:
 
     @property
     def now(self) -> Now:
-        """The present instant."""
-        return self.clockwork.now
+        """The present instant; the wall clock is that of the host of who acts."""
+        true, process = self.clockwork.now, self.process
+        return true if process is None else Now(true.boot, process.now.wall)
 
     def sleep(self, seconds: float) -> None:
         """Let so much time pass; others have their turns meanwhile."""

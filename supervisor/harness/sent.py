@@ -93,5 +93,5 @@ class Sent(Generic[R_co]):
         broker = self._world.broker
         if not broker.is_up:
             return PENDING
-        rows = broker.store.read_results([self.id], self._world.clockwork.now.wall)
+        rows = broker.store.read_results([self.id], broker.now.wall)
         return next((read_known(Known(row.id, row.state, row.blob), self.result_of.app) for row in rows), PENDING)
