@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, Protocol, TypeVar, cast, overload
 
 from ...transport.message import Delivery, Envelope, Flag, More
 from ..bodies import unpack_embed
@@ -67,6 +67,13 @@ def _embedded(key: str) -> _Lazy[Any]:
     return _Lazy(lambda context, envelope, more: context.embed.get(key), lambda: None)
 
 
+class _Leased(Protocol):
+    """What is held under a lease."""
+
+    @property
+    def lease(self) -> int: ...
+
+
 class Context:
     """The present call of a task. Made by `Context(...)` for a call in this process, by `delivered` for a message."""
 
@@ -85,6 +92,8 @@ class Context:
     retried: Any = None
     #: Set by a worker: takes a state's name and its meta, for `update_state`.
     report_state: Callable[[str | None, Any], object] | None = None
+    #: Set by a worker: the message as it holds it.
+    held: _Leased | None = None
     _children: list[ResultBase] | None = None
     #: What this body sent without waiting for a broker's word: its outcome waits for that.
     unconfirmed: list[Promise[object]] | None = None
@@ -97,7 +106,7 @@ class Context:
         """A fencing token: each time that a message is handed out it is greater than the times before, also after
         restarts. 0: nothing was handed out. A receiver that refuses a smaller one than it has seen is safe from a
         worker that was cut off and goes on. (Kleppmann, "How to do distributed locking".)"""
-        return 0
+        return 0 if self.held is None else self.held.lease
 
     @classmethod
     def delivered(

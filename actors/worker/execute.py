@@ -127,10 +127,6 @@ class Executor:
 
             held: Held
 
-            @property
-            def fence(self) -> int:
-                return self.held.lease
-
             def report_state(  # pyright: ignore[reportIncompatibleVariableOverride] - a method in place of None
                 self, state: str | None, meta: Any
             ) -> None:
