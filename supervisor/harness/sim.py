@@ -2,7 +2,7 @@
 
 Owns the life of one example: the world is built and up, the application's link leads into it; then the test's own
 lines; then chaos until everything is at rest or for CHAOS_SECONDS at most; then no more faults, and everything must
-come to rest. Faults of the plan begin when the cluster is up.
+come to rest. Faults of the plan begin when the cluster is up. All of it is judged (`invariants.watch`).
 
 `sim.at("STARTED", task=sent).kill()` strikes at exact moments; names of moments are those of `trace.Kind`, and
 Celery's and the protocol's words for them (`MOMENTS`).
@@ -10,7 +10,7 @@ Celery's and the protocol's words for them (`MOMENTS`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Final, TypeVar
 
@@ -25,6 +25,8 @@ from .disks import StoreName
 from .drawing import Plan, Schedule
 from .effects import Effects
 from .faults import AWAY_SECONDS, Anchor, Fault, Injector, What
+from .inv import covered
+from .invariants import Watch
 from .node_process import NodeProcess
 from .realm import current_realm, enter
 from .routed import RoutedClient
@@ -202,8 +204,12 @@ class Sim:
         slots: int = 1,
         settings: BrokerSettings | None = None,
         chaos_seconds: float = CHAOS_SECONDS,
+        invariants: Sequence[str] | None = None,
     ) -> None:
-        """Build it, let it come up, and be in its world until `close`. `simulated` does both."""
+        """Build it, let it come up, and be in its world until `close`. `simulated` does both.
+
+        `invariants`: the promises that it is judged by (`inv`); None: all. Raises ValueError for one that is none.
+        """
         self.app = app
         self.plan = plan
         self.schedule = Schedule(plan.turns, plan.jitter)
@@ -220,6 +226,8 @@ class Sim:
             store=store,
             seed=plan.jitter,
         )
+        #: Judges what happens. Made before anything does, and before those who let things go wrong.
+        self.watch = Watch(self.world, invariants)
         self.routed = RoutedClient(self.world)
         self._factory_before = app.client_factory
         self._realm_before = current_realm()
@@ -298,13 +306,21 @@ class Sim:
         self.world.run_for(seconds)
 
     def settle(self) -> None:
-        """Let the faults happen until all is at rest; then stop them, and wait for all to be at rest.
+        """Let the faults happen until all is at rest; then stop them, wait for all to be at rest, and judge it.
 
-        Raises NeverAtRest when it never is.
+        Raises Violated: of QUIESCE, when it never is at rest (NeverAtRest, if that is not judged).
         """
         self.world.clockwork.run(self.world.at_rest, self._chaos)
         self.injector.disarm()
-        self.world.settle()
+        self.watch.settle()
+
+    def check(self) -> None:
+        """Raise the first Violated again, if a promise was broken: user code may have swallowed it."""
+        self.watch.check()
+
+    def most_telling(self, error: Exception) -> Exception:
+        """Return what a test shall fail with that has raised this: a broken promise of the cluster's, or that."""
+        return self.watch.violation or error
 
     # --- user code -----------------------------------------------------------------------------------------------
 
@@ -330,11 +346,25 @@ class Sim:
 
 
 @contextmanager
-def simulated(app: App, plan: Plan | None = None, **options: Any) -> Generator[Sim]:
-    """Have a cluster for a while, and be in its world: time and chance are its own. `options` are those of `Sim`."""
+def simulated(app: App, plan: Plan | None = None, *, covers: Sequence[str] = (), **options: Any) -> Generator[Sim]:
+    """Have a cluster for a while, and be in its world: time and chance are its own.
+
+    `covers`: invariants that must have had occasion to be broken. `options` are those of `Sim`. Raises Violated when a
+    promise was broken, also where user code has swallowed that, and Vacuous.
+    """
+    covered(covers, options.get("invariants"))
     sim = Sim(app, plan or Plan(), **options)
     try:
-        yield sim
+        try:
+            yield sim
+        except Exception as error:
+            told = sim.most_telling(error)
+            if told is error:
+                raise
+            raise told from error
+        sim.check()
+        if covers:
+            sim.watch.require(*covers)
     finally:
         sim.close()
 

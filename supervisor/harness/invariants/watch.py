@@ -2,14 +2,19 @@
 
 Owns who is told of what, the ledger that judges commits, and the counts of premises. A broken promise is raised where
 it is seen. Where user code could swallow that, it is kept as well, and raised again by `check`.
+
+All invariants watch, whichever are asked for, since some hide behind others: one that is not asked for and is broken
+raises nothing and stands in `unasked`. What the ledger knows is in doubt from there on, if the promise is one that it
+judges; then it and all who judge commits say nothing more.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NoReturn
 
-from ....transport.store.records import Record
+from ....transport.store.base import Store
+from ....transport.store.records import Record, Recovered
+from ....transport.verbs import FromBroker, ToBroker
 from ..clockwork import Endless
 from ..observer import Observer
 from ..trace import Event, Kind
@@ -21,30 +26,79 @@ from .rest import OnePlace
 from .table import make, sentence_of
 
 
-class _Commits(Observer):
-    """Tells invariants of commits."""
+class _Relay(Observer):
+    """Tells the ledger and the invariants what is seen of the broker."""
 
     def __init__(self, watch: Watch) -> None:
         self._watch = watch
+        self._observing = [invariant for invariant in watch.invariants if isinstance(invariant, Observer)]
+        self._of_commits = [i for i in watch.invariants if type(i).on_commit is not Invariant.on_commit]
+
+    def opened(self, recovered: Recovered, store: Store) -> None:
+        """As `Observer.opened`."""
+        if self._watch.judges:
+            self._watch.ledger.opened(recovered, store)
+
+    def heard(self, session: str, verb: ToBroker) -> None:
+        """As `Observer.heard`."""
+        if self._watch.judges:
+            self._watch.ledger.heard(session, verb)
+            for observer in self._observing:
+                observer.heard(session, verb)
+
+    def broke(self, session: str) -> None:
+        """As `Observer.broke`."""
+        if self._watch.judges:
+            self._watch.ledger.broke(session)
+
+    def said(self, session: str, verb: FromBroker) -> None:
+        """As `Observer.said`."""
+        if not self._watch.judges:
+            return
+        self._watch.ledger.said(session, verb)
+        try:
+            for observer in self._observing:
+                observer.said(session, verb)
+        except Violated as violation:
+            self._watch.broken(violation)
+
+    def making(self, records: Sequence[Record]) -> None:
+        """As `Observer.making`."""
+        if self._watch.judges:
+            self._watch.ledger.making(records)
 
     def committed(self, records: Sequence[Record], duplicates: Sequence[int]) -> None:
         """As `Observer.committed`."""
-        self._watch.committed(records)
+        if not self._watch.judges:
+            return
+        self._watch.ledger.committed(records, duplicates)
+        try:
+            for observer in self._observing:
+                observer.committed(records, duplicates)
+            for invariant in self._of_commits:
+                invariant.on_commit(records)
+        except Violated as violation:
+            self._watch.broken(violation)
 
 
 class Watch:
     """Judges a world from now on. To be made before the world is started."""
 
-    def __init__(self, world: World, names: Sequence[str] = ()) -> None:
-        """`names`: the invariants to judge; all if none is named. Raises ValueError for one that is not there."""
+    def __init__(self, world: World, names: Sequence[str] | None = None) -> None:
+        """`names`: the invariants that raise what they see; None: all. Raises ValueError for one that is not there."""
         self.world = world
-        self.invariants: list[Invariant] = make(names)
+        asked = make() if names is None else make(names) if names else []
+        self._names = {invariant.name for invariant in asked}
+        others = [invariant for invariant in make() if invariant.name not in self._names]
+        #: Those that were asked for stand first: none of the others ends what they see.
+        self.invariants: list[Invariant] = [*asked, *others]
         #: The first promise that was broken.
         self.violation: Violated | None = None
-        self._names = {invariant.name for invariant in self.invariants}
+        #: Promises that were broken and that nobody has asked for, by name.
+        self.unasked: dict[str, Violated] = {}
+        self._in_doubt = False
         self._last: Event | None = None
-        self.ledger = Ledger(world, self._broken)
-        world.observed.observers.append(self.ledger)
+        self.ledger = Ledger(world, self._broken_in_ledger)
         #: Those that events are told to: most invariants do not care.
         self._listening = [i for i in self.invariants if type(i).on_event is not Invariant.on_event]
         self._place: OnePlace | None = None
@@ -56,44 +110,43 @@ class Watch:
             if isinstance(invariant, OnePlace):
                 invariant.world = world
                 self._place = invariant
-            if isinstance(invariant, Observer):
-                world.observed.observers.append(invariant)
-        world.observed.observers.append(_Commits(self))
+        world.observed.observers.append(_Relay(self))
         world.trace.listen(self._on_event)
 
     # --- what happens --------------------------------------------------------------------------------------------
+
+    @property
+    def judges(self) -> bool:
+        """Whether it judges any more: it does until something that the ledger knows of is broken."""
+        return self.violation is None and not self._in_doubt
 
     def _on_event(self, event: Event) -> None:
         if self.violation is not None:
             return
         self._last = event
         try:
-            self.ledger.on_event(event)
+            if not self._in_doubt:
+                self.ledger.on_event(event)
             for invariant in self._listening:
                 invariant.on_event(event)
             if self._place is not None and event.kind is Kind.COMMIT:
                 self._place.look()
         except Violated as violation:
-            self._keep(violation)
+            self.broken(violation)
 
-    def committed(self, records: Sequence[Record]) -> None:
-        """A commit is on the disk. Raises Violated."""
+    def broken(self, violation: Violated) -> None:
+        """A promise was broken. Raises it, if it is one that was asked for."""
         if self.violation is not None:
             return
-        try:
-            for invariant in self.invariants:
-                invariant.on_commit(records)
-        except Violated as violation:
-            self._keep(violation)
-
-    def _broken(self, name: str, detail: str) -> None:
-        if name in self._names and self.violation is None:
-            self._keep(Violated(name, sentence_of(name), detail, self._last))
-
-    def _keep(self, violation: Violated) -> NoReturn:
         violation.event = violation.event or self._last
-        self.violation = violation
-        raise violation
+        if violation.invariant in self._names:
+            self.violation = violation
+            raise violation
+        self.unasked.setdefault(violation.invariant, violation)
+
+    def _broken_in_ledger(self, name: str, detail: str) -> None:
+        self.broken(Violated(name, sentence_of(name), detail))
+        self._in_doubt = True
 
     # --- what a test asks ----------------------------------------------------------------------------------------
 
@@ -109,28 +162,27 @@ class Watch:
             self.world.settle(within)
         except (NeverAtRest, Endless) as error:
             self.check()
-            if "QUIESCE" not in self._names:
-                raise
-            self._keep(Violated("QUIESCE", sentence_of("QUIESCE"), str(error), self._last))
+            self.broken(Violated("QUIESCE", sentence_of("QUIESCE"), str(error)))
+            raise
         self.check()
         self.at_rest()
 
     def at_rest(self) -> None:
         """Judge a world that is at rest. Raises Violated."""
-        try:
+        if self.judges:
             self.ledger.at_rest()
-            for invariant in self.invariants:
-                invariant.at_rest(self.world)
-                invariant.at_end()
-        except Violated as violation:
-            if self.violation is None:
-                self._keep(violation)
-            raise
+        for invariant in self.invariants:
+            if self.judges or invariant.by_events:
+                try:
+                    invariant.at_rest(self.world)
+                    invariant.at_end()
+                except Violated as violation:
+                    self.broken(violation)
 
     def premises(self) -> dict[str, int]:
         """Return how often each invariant had occasion to be broken."""
         judged = self.ledger.referee.judged
-        return {invariant.name: invariant.premises + judged[invariant.name] for invariant in self.invariants}
+        return {i.name: i.premises + judged[i.name] for i in self.invariants if i.name in self._names}
 
     def require(self, *names: str) -> None:
         """Raise Vacuous if one of these invariants, all of them if none is named, never had occasion to be broken."""

@@ -86,7 +86,7 @@ class Play:
         self.world = World(app, **options)
         client = RoutedClient(self.world)
         app.client_factory = always(client)
-        self.watch = Watch(self.world, names)
+        self.watch = Watch(self.world, names or None)
         self.world.start()
 
     def at(self, kind: Kind, act: Callable[[Event], object], nth: int = 1) -> None:
