@@ -32,6 +32,8 @@ class ClusterOptions(TypedDict, total=False):
     durability: Literal["disk", "process", "memory"]
     #: Messages that a mailbox may hold. Default: 10,000,000.
     max_messages: int
+    #: A file in which what happens is written down, for `greenroom check-log`. Default: none.
+    event_log: str | Path | None
     #: How long broker and workers may take to be ready. Default: 30.
     start_seconds: float
     #: How long running tasks may take to end when the block is left. Default: 30.

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from ...transport.clock import boot_now, system_now
+from ...transport.event_log import EventLog, lane_of
 from ...transport.page_marks import Page
 from ...transport.wire.line import SocketLine
 from ...transport.wire.wakeup import Wakeup
@@ -37,6 +38,7 @@ from .load import load_app, why_not
 from .pipe import Pipe
 from .prefork import Prefork
 from .threads import Threads
+from .witness import BodyWitness
 
 if TYPE_CHECKING:
     from ..app import App
@@ -148,6 +150,12 @@ class _Child:
             pid=os.getpid(),
         )
         self._parts.station.end_now = self._end_now
+        if config.event_log:
+            lane = lane_of(session_of(config))
+            # Whoever may not write a log runs bodies all the same, and the node has said it.
+            with contextlib.suppress(OSError):
+                log = EventLog(config.event_log, lane, system_now, bytes_max=config.event_log_bytes)
+                self._parts.station.witness = BodyWitness(log, lane)
 
     def run(self) -> int:
         """Run the pool; return the exit code."""

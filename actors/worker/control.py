@@ -11,6 +11,7 @@ from typing import Final
 
 import msgspec
 
+from ...transport.event_log import BYTES_MAX_DEFAULT
 from ...transport.verbs import ChildKind
 
 POOLS: Final = ("prefork", "threads", "asyncio", "solo")
@@ -47,6 +48,9 @@ class ChildConfig(msgspec.Struct, frozen=True, kw_only=True):
     modules: list[str] = []
     signing_key: bytes = b""
     settings: dict[str, str | int | float | bool | None] = {}
+    #: The file in which the child writes which bodies it runs, and its limit; empty: it does not.
+    event_log: str = ""
+    event_log_bytes: int = BYTES_MAX_DEFAULT
 
 
 class Wish(msgspec.Struct, frozen=True):

@@ -42,6 +42,7 @@ from .events import (
 )
 from .hands import AnyLine, AnyPipe
 from .underway import StatesUnderway
+from .witness import BodyWitness
 
 #: How long an idle child sleeps at most before it looks at the time.
 IDLE_MILLISECONDS: Final = 1_000
@@ -87,6 +88,8 @@ class Station:
         self.attached: Callable[[], None] = lambda: None
         #: Ends the process while bodies run: they are not waited for.
         self.end_now: Callable[[str], None] = lambda _: None
+        #: Writes down which bodies run, where there is a log of events.
+        self.witness: BodyWitness | None = None
         self._line = line
         self._pipe = pipe
         self._states = StatesUnderway()
@@ -103,6 +106,8 @@ class Station:
         held = self.consumer.next_body(boot, page.heard(), runner)
         if held is not None:
             page.runners[runner].started(held.delivery.position, held.lease)
+            if self.witness is not None:
+                self.witness.started(held)
         return held
 
     def finished(self, outcome: Outcome, began: int, boot: int, runner: int = 0, *, marked: bool = False) -> None:
@@ -111,6 +116,8 @@ class Station:
         `marked`: its runner has marked it as finished.
         """
         page = self.page
+        if self.witness is not None:
+            self.witness.finished(outcome)
         outcome.runtime = boot - began
         encoded = _encode(outcome)
         page.pend(encoded)

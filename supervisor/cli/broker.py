@@ -12,7 +12,7 @@ from ...transport.errors import GreenroomError
 from ...transport.verbs import Durability
 from ..cluster.broker import DEFAULT_ADDRESS, DEFAULT_DATA, EXIT_NOT_STARTED, BrokerConfig, run_broker
 from ..cluster.logs import set_up_logging
-from .options import json_option, loglevel_option
+from .options import event_log_options, json_option, loglevel_option
 from .output import fail, print_fields, print_json
 
 SECOND = 1_000_000
@@ -57,6 +57,7 @@ SECOND = 1_000_000
     show_default=True,
     help="Seconds to keep results; 0: for ever.",
 )
+@event_log_options
 @loglevel_option()
 @json_option("Print the banner as one line of JSON.")
 def broker(
@@ -68,6 +69,8 @@ def broker(
     on_full: str,
     durability: str,
     result_expires: float,
+    event_log: str,
+    event_log_bytes: int,
     loglevel: str,
     as_json: bool,
 ) -> None:
@@ -82,7 +85,15 @@ def broker(
         durability=Durability[durability.upper()],
         result_ttl=int(result_expires * SECOND),
     )
-    config = BrokerConfig(bind=bind, data=data, store=store, name=name, settings=settings)
+    config = BrokerConfig(
+        bind=bind,
+        data=data,
+        store=store,
+        name=name,
+        settings=settings,
+        event_log=event_log,
+        event_log_bytes=event_log_bytes,
+    )
 
     def ready(address: str) -> None:
         if as_json:

@@ -26,13 +26,14 @@ from .options import (
     DEFAULT_BROKER,
     app_option,
     concurrency_option,
+    event_log_options,
     json_option,
     loglevel_option,
     mailboxes_option,
     pool_option,
 )
 from .output import own_tasks, print_fields, print_json, say
-from .together import READY_SECONDS, broker_process, start_node
+from .together import READY_SECONDS, EventLogTo, broker_process, start_node
 
 #: Files that an editor saves together are one change.
 SETTLE_MILLISECONDS = 300
@@ -73,6 +74,7 @@ Event = Changed | Ended
     "--reload/--no-reload", default=True, show_default=True, help="Start the worker anew when a Python file changes."
 )
 @click.option("--watch", "folders", multiple=True, default=["."], show_default=True, help="Folders to watch.")
+@event_log_options
 @loglevel_option()
 @json_option("Tell what happens in lines of JSON.")
 def dev(
@@ -84,6 +86,8 @@ def dev(
     mailboxes: list[str],
     reload: bool,
     folders: tuple[str, ...],
+    event_log: str,
+    event_log_bytes: int,
     loglevel: str,
     as_json: bool,
 ) -> None:
@@ -98,12 +102,26 @@ def dev(
     code = 0
     try:
         with ExitStack() as after:
-            config = BrokerConfig(bind=(bind,), data=data, loglevel=loglevel.upper())
+            log = EventLogTo.of(event_log, event_log_bytes)
+            config = BrokerConfig(
+                bind=(bind,),
+                data=data,
+                loglevel=loglevel.upper(),
+                event_log=log.path,
+                event_log_bytes=log.bytes_max,
+            )
             broker = after.enter_context(broker_process(config))
             address = broker.wait_until_ready(READY_SECONDS).address
             _watch_end(broker, events)
             start = partial(
-                start_node, app, address, concurrency=concurrency, pool=pool, mailboxes=mailboxes, loglevel=loglevel
+                start_node,
+                app,
+                address,
+                concurrency=concurrency,
+                pool=pool,
+                mailboxes=mailboxes,
+                loglevel=loglevel,
+                log=log,
             )
             worker = after.enter_context(_Worker(start, events, waits=reload))
             word = worker.start()

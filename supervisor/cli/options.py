@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import click
 
 from ...actors.worker.control import POOLS
+from ...transport.event_log import BYTES_MAX_DEFAULT
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -138,6 +139,24 @@ def mailboxes_option(function: F) -> F:
         type=Names(),
         default="",
         help="Mailboxes to serve, with commas. Default: the application's.",
+    )(function)
+
+
+def event_log_options(function: F) -> F:
+    """Where what happens is written down."""
+    function = click.option(
+        "--event-log-bytes",
+        type=click.IntRange(min=1),
+        default=BYTES_MAX_DEFAULT,
+        show_default=True,
+        metavar="N",
+        help="Close that log at so many bytes.",
+    )(function)
+    return click.option(
+        "--event-log",
+        default="",
+        metavar="FILE",
+        help="Write down what happens, for `greenroom check-log`. Brokers and workers may share one file.",
     )(function)
 
 

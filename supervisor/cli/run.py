@@ -16,9 +16,17 @@ import click
 from ..cluster.broker import BrokerConfig
 from ..cluster.command import run_command
 from ..cluster.launch import address_in
-from .options import app_option, concurrency_option, json_option, loglevel_option, mailboxes_option, pool_option
+from .options import (
+    app_option,
+    concurrency_option,
+    event_log_options,
+    json_option,
+    loglevel_option,
+    mailboxes_option,
+    pool_option,
+)
 from .output import print_json
-from .together import READY_SECONDS, STOP_SECONDS, broker_process, start_node
+from .together import READY_SECONDS, STOP_SECONDS, EventLogTo, broker_process, start_node
 
 #: As after a signal: 128 and its number.
 EXIT_INTERRUPTED = 128 + signal.SIGINT
@@ -30,6 +38,7 @@ EXIT_INTERRUPTED = 128 + signal.SIGINT
 @pool_option
 @mailboxes_option
 @click.option("--data", default="", metavar="FOLDER", help="Keep the mailboxes here. Default: a temporary folder.")
+@event_log_options
 @loglevel_option("WARNING")
 @json_option("Tell on stderr, in lines of JSON, when the cluster is ready and how the command ended.")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
@@ -39,6 +48,8 @@ def run(
     pool: str | None,
     mailboxes: list[str],
     data: str,
+    event_log: str,
+    event_log_bytes: int,
     loglevel: str,
     as_json: bool,
     command: tuple[str, ...],
@@ -52,6 +63,7 @@ def run(
     # TERM is met as Ctrl-C is until the command runs, which then gets it.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     folder = Path(tempfile.mkdtemp(prefix="greenroom-"))
+    log = EventLogTo.of(event_log, event_log_bytes)
     try:
         with ExitStack() as after:
             after.callback(shutil.rmtree, folder, ignore_errors=True)
@@ -60,12 +72,14 @@ def run(
                 data=data or str(folder / "data"),
                 loglevel=loglevel.upper(),
                 temporary=str(folder),
+                event_log=log.path,
+                event_log_bytes=log.bytes_max,
             )
             broker = after.enter_context(broker_process(config))
             address = broker.wait_until_ready(READY_SECONDS).address
             if app:
                 node = start_node(
-                    app, address, concurrency=concurrency, pool=pool, mailboxes=mailboxes, loglevel=loglevel
+                    app, address, concurrency=concurrency, pool=pool, mailboxes=mailboxes, loglevel=loglevel, log=log
                 )
                 after.callback(node.stop, STOP_SECONDS)
                 node.wait_until_ready(READY_SECONDS)

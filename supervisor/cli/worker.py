@@ -22,6 +22,7 @@ from .options import (
     app_option,
     broker_option,
     concurrency_option,
+    event_log_options,
     json_option,
     loglevel_option,
     mailboxes_option,
@@ -54,6 +55,7 @@ _FIXED_SIGNALS = {signal.SIGKILL, signal.SIGSTOP}
     help="The node's name; %h, %n, %d and %i are filled in.",
 )
 @click.option("-I", "--include", type=Names(), default="", help="Further modules to import, with commas.")
+@event_log_options
 @loglevel_option()
 @click.option(
     "--max-tasks-per-child",
@@ -104,6 +106,7 @@ def run_worker(options: dict[str, Any], app_blob: bytes, signing_key: bytes) -> 
     What `pool` and `concurrency` leave open (None) is the application's to say; its spawner asks it, and cannot ask
     one that is sent by value.
     """
+    event_log = os.path.abspath(options["event_log"]) if options["event_log"] else ""
     if options["workdir"]:
         os.chdir(options["workdir"])
     set_up_logging(options["loglevel"].upper())
@@ -124,6 +127,8 @@ def run_worker(options: dict[str, Any], app_blob: bytes, signing_key: bytes) -> 
         modules=options["include"],
         path=[os.getcwd()],
         signing_key=key,
+        event_log=event_log,
+        event_log_bytes=options["event_log_bytes"],
     )
     try:
         return run_node(config, on_ready=lambda ready: _banner(ready, as_json=as_json))

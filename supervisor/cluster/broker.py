@@ -26,11 +26,14 @@ import msgspec
 
 from ...transport.broker.core import Broker
 from ...transport.broker.settings import BrokerSettings
+from ...transport.clock import system_now
 from ...transport.errors import GreenroomError
+from ...transport.event_log import BYTES_MAX_DEFAULT, EventLog
 from ...transport.page import read_pages
 from ...transport.store.choose import choose_store
 from ...transport.verbs import Report
 from ...transport.wire.server import BrokerServer
+from ...transport.wire.witness import LANE, Witness
 from ..driver import StartFailed, SupervisorDriver
 from ..events import Reported
 from ..spec import ChildSpec, Supervisor
@@ -62,6 +65,9 @@ class BrokerConfig(msgspec.Struct, frozen=True, kw_only=True):
     name: str = ""
     settings: BrokerSettings = BrokerSettings()
     loglevel: str = "INFO"
+    #: The file in which the broker writes what happens, and its limit in bytes; empty: none.
+    event_log: str = ""
+    event_log_bytes: int = BYTES_MAX_DEFAULT
     #: A folder to be removed in the end, whoever is left to see it; empty: none.
     temporary: str = ""
     #: A descriptor whose EOF means that whoever started this broker is gone: it stops. -1: none.
@@ -153,6 +159,7 @@ def _serve(child: ThreadChild, config: BrokerConfig, outcome: Outcome, on_ready:
     data = Path(config.data)
     name = config.name or f"broker@{socket.gethostname()}"
     try:
+        witness = _witness(config) if config.event_log else None
         store = choose_store(config.store or str(data))
         server = BrokerServer(
             config.bind,
@@ -162,6 +169,7 @@ def _serve(child: ThreadChild, config: BrokerConfig, outcome: Outcome, on_ready:
             make_core=Broker,
             data_folder=data,
             read_pages=pages_of_node,
+            witness=witness,
         )
     except BaseException as error:
         outcome.failure = error
@@ -175,6 +183,16 @@ def _serve(child: ThreadChild, config: BrokerConfig, outcome: Outcome, on_ready:
         raise
     if outcome.exit_code:
         raise RuntimeError(f"the broker stopped by itself with exit code {outcome.exit_code}")
+
+
+def _witness(config: BrokerConfig) -> Witness:
+    """Open the log of events. Raises OSError."""
+
+    def closed(reason: str) -> None:
+        _log.warning("event_log_closed: %s; the broker goes on without", reason)
+
+    log = EventLog(config.event_log, LANE, system_now, bytes_max=config.event_log_bytes, on_closed=closed)
+    return Witness(log, system_now)
 
 
 def _watch(child: ThreadChild, server: BrokerServer, on_ready: Callable[[str], None] | None) -> None:

@@ -13,6 +13,7 @@ import msgspec
 
 from ...actors.worker.control import CHILDREN_MAX, POOLS
 from ...transport.errors import GreenroomError
+from ...transport.event_log import BYTES_MAX_DEFAULT
 from ..pool.limits import PoolLimits
 
 DEFAULT_NAME = "celery@%h"
@@ -57,6 +58,9 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
     preload: bool = True
     #: Its broker ends with it and nobody has its address again, so that evidence left unreported is for nobody.
     for_one_broker: bool = False
+    #: The file in which the node and its children write what happens, and its limit in bytes; empty: none.
+    event_log: str = ""
+    event_log_bytes: int = BYTES_MAX_DEFAULT
     #: What a child runs, as module:function; empty: a worker's child.
     body: str = ""
     #: A descriptor whose EOF means that whoever started this node is gone: it stops, cold. -1: none.

@@ -55,12 +55,14 @@ class EmbeddedCluster:
         loglevel: str = "WARNING",
         durability: str = "disk",
         max_messages: int = 10_000_000,
+        event_log: str | Path | None = None,
         start_seconds: float = START_SECONDS,
         stop_seconds: float = STOP_SECONDS,
     ) -> None:
         """Prepare a cluster with `workers` processes (or threads, or coroutines: by `pool`).
 
-        `workers=0` starts a broker alone. Raises ValueError for what cannot be.
+        `workers=0` starts a broker alone. `event_log`: a file for what happens (`greenroom check-log`). Raises
+        ValueError for what cannot be.
         """
         if workers < 0:
             raise ValueError(f"workers must be 0 or more, not {workers}")
@@ -78,6 +80,7 @@ class EmbeddedCluster:
         self._mailboxes = mailboxes
         self._data = Path(data) if data is not None else None
         self._loglevel = loglevel.upper()
+        self._event_log = os.path.abspath(event_log) if event_log is not None else ""
         self._settings = BrokerSettings(durability=Durability[durability.upper()], mailbox_max_messages=max_messages)
         self._start_seconds = start_seconds
         self._stop_seconds = stop_seconds
@@ -153,6 +156,7 @@ class EmbeddedCluster:
                 name="embedded",
                 settings=self._settings,
                 loglevel=self._loglevel,
+                event_log=self._event_log,
                 temporary=str(folder),
             )
         )
@@ -176,6 +180,7 @@ class EmbeddedCluster:
                 concurrency=self._workers,
                 mailboxes=self._mailboxes or [],
                 loglevel=self._loglevel,
+                event_log=self._event_log,
                 signing_key=app.signing_key or b"",
                 for_one_broker=True,
             )

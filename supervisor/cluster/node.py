@@ -61,6 +61,7 @@ from .logs import set_up_logging
 from .ready import Word, read_config, say
 from .reports import Reports
 from .signals import TAKEN, Signals
+from .witness import NodeWitness
 
 #: What a command line that cannot be has everywhere.
 EXIT_MISCONFIGURED = 2
@@ -127,6 +128,7 @@ class Node:
         self.name = node_name(config.name)
         self.session = str(uuid_utils.uuid7())
         self._addresses = addresses_of(config.broker)
+        self._witness = NodeWitness(config, self.session) if config.event_log else None
         self._folder = NodeFolder.create(self.session, self.name, self._addresses)
         self._selector = selectors.EpollSelector()
         self._signals = Signals(term_is_quit=os.environ.get("REMAP_SIGTERM") == "SIGQUIT")
@@ -217,6 +219,8 @@ class Node:
         """Let go of everything. Children that still run are killed."""
         self._pool.close()
         self._line.close()
+        if self._witness is not None:
+            self._witness.close()
         self._selector.close()
         self._folder.close(keep=not self._config.for_one_broker)
 
@@ -299,6 +303,8 @@ class Node:
 
     def _child_config(self, fork: Fork) -> ChildConfig:
         config = self._config
+        if self._witness is not None:
+            self._witness.forked(fork)
         return ChildConfig(
             app=config.app,
             app_blob=config.app_blob,
@@ -320,13 +326,19 @@ class Node:
             modules=config.modules,
             signing_key=config.signing_key,
             settings=config.settings,
+            event_log=config.event_log,
+            event_log_bytes=config.event_log_bytes,
         )
 
     def _bury(self, end: Bury, evidence: PageContents | DamagedPage) -> None:
+        if self._witness is not None:
+            self._witness.died(end, evidence)
         self._reports.of_child(end, evidence)
 
     def _ready(self, ready: PoolReady) -> None:
         _log.info("%s is ready", self.name)
+        if self._witness is not None:
+            self._witness.ready()
         self._on_failed = None
         if self._on_ready is not None:
             self._on_ready(

@@ -322,7 +322,7 @@ class Broker:
         self._stopped = True
         for link in desk.links:
             desk.send_link(link, Goodbye("the broker is shutting down"))
-        desk.effects.append(Stop(0, "drained"))
+        desk.effects.append(Stop(0, "drained", sum(mailbox.depth for mailbox in desk.mailboxes.values())))
 
     def _next_wake(self) -> int:
         now = self.desk.now

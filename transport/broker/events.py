@@ -223,10 +223,14 @@ class Notice(msgspec.Struct, frozen=True):
 
 
 class Stop(msgspec.Struct, frozen=True):
-    """The broker is over: `exit_code` 0 after Drain, else why in `reason` (a failed fsync, a damaged row)."""
+    """The broker is over: `exit_code` 0 after Drain, else why in `reason` (a failed fsync, a damaged row).
+
+    `unsettled`: how many messages it leaves in its mailboxes; -1: it does not know.
+    """
 
     exit_code: int
     reason: str
+    unsettled: int = -1
 
 
 Effect = (

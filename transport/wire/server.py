@@ -62,6 +62,7 @@ from .socket_calls import MORE, NOBLOCK, has_input, receive_rest, send_parts
 from .storekeeper import Broken, NoRoom, Room, StoreKeeper
 from .token import tokens_match
 from .wakeup import Wakeup
+from .witness import Witness
 
 FRAMES_MAX: Final = 512
 BYTES_MAX: Final = 8 << 20
@@ -115,8 +116,11 @@ class BrokerServer:
         data_folder: Path | None = None,
         read_pages: ReadPagesOf | None = None,
         clock: Clock = system_now,
+        witness: Witness | None = None,
     ) -> None:
+        """`witness` writes down what happens here, in a log of events."""
         self._bind = list(bind)
+        self._witness = witness
         self._settings = settings
         self._name = name
         self._make_core = make_core
@@ -205,6 +209,8 @@ class BrokerServer:
         descriptors = (binding.socket.FD, binding.monitor.FD, self._wakeup.fileno())
         for descriptor in descriptors:
             poll.register(descriptor, select.POLLIN)
+        if self._witness is not None:
+            self._witness.begins(self._name, recovered.epoch)
         self._act(self._core.start(now))
         self._send_all()
         self._bound.set()
@@ -262,6 +268,8 @@ class BrokerServer:
 
     def _tell(self, event: Event, now: Now) -> None:
         if self._stopped is None:
+            if self._witness is not None:
+                self._witness.hears(event)
             self._act(self._core.apply(event, now))
 
     # --- reading -------------------------------------------------------------------------------------------------
@@ -377,6 +385,8 @@ class BrokerServer:
     # --- acting --------------------------------------------------------------------------------------------------
 
     def _act(self, effects: list[Effect]) -> None:
+        if self._witness is not None:
+            self._witness.does(effects)
         outgoing = self._outgoing
         for effect in effects:
             if isinstance(effect, Send):
@@ -410,6 +420,8 @@ class BrokerServer:
             self._stopped = stop
             level = logging.INFO if stop.exit_code == 0 else logging.CRITICAL
             _logger.log(level, "the broker stops: %s", stop.reason)
+            if self._witness is not None:
+                self._witness.ends(stop)
 
     def _find_pages(self, effect: ReadPages) -> None:
         """Let a thread look, since it may have to wait for processes to end."""
@@ -432,6 +444,9 @@ class BrokerServer:
     # --- sending -------------------------------------------------------------------------------------------------
 
     def _send_all(self) -> None:
+        if self._witness is not None:
+            # Written before it is said: in the log causes stand before what they cause.
+            self._witness.flush()
         if self._outgoing:
             outgoing, self._outgoing = self._outgoing, {}
             for link, verbs in outgoing.items():
