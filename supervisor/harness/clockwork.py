@@ -145,7 +145,8 @@ class Fiber:
 
     def take_turn(self, hub: greenlet.greenlet) -> None:
         """Run until it sleeps or ends."""
-        self._greenlet.parent = hub
+        if self._greenlet.parent is not hub:
+            self._greenlet.parent = hub
         self._with_own_loop(self._greenlet.switch)
 
     def drop(self) -> None:
@@ -156,14 +157,18 @@ class Fiber:
     def _with_own_loop(self, go_on: Callable[[], object]) -> None:
         """asyncio has one running loop a thread; here, each fiber may have one."""
         loop, hooks = events._get_running_loop(), sys.get_asyncgen_hooks()
-        events._set_running_loop(self._loop)
-        sys.set_asyncgen_hooks(*self._hooks)
+        # Most fibers never have a loop, and nobody around them has: nothing is set in vain.
+        if self._loop is not loop:
+            events._set_running_loop(self._loop)
+            sys.set_asyncgen_hooks(*self._hooks)
         try:
             go_on()
         finally:
-            self._loop, self._hooks = events._get_running_loop(), sys.get_asyncgen_hooks()
-            events._set_running_loop(loop)
-            sys.set_asyncgen_hooks(*hooks)
+            self._loop = events._get_running_loop()
+            if self._loop is not loop:
+                self._hooks = sys.get_asyncgen_hooks()
+                events._set_running_loop(loop)
+                sys.set_asyncgen_hooks(*hooks)
 
     def _body(self) -> None:
         try:

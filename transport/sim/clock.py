@@ -22,29 +22,28 @@ class VirtualClock:
     """A `Clock` that stands still until `advance` or `advance_to`. All numbers are microseconds."""
 
     def __init__(self, boot: int = BOOT_START, wall: int = WALL_START) -> None:
-        self._boot = boot
-        self._wall = wall
+        self._now = Now(boot, wall)
 
     def __call__(self) -> Now:
         """Return the present instant."""
-        return Now(self._boot, self._wall)
+        return self._now
 
     def advance(self, microseconds: int) -> Now:
         """Let so much time pass on both clocks; return the new instant. Raises ValueError if it is negative."""
         if microseconds < 0:
             raise ValueError(f"boot time cannot go back by {-microseconds} microseconds")
-        self._boot += microseconds
-        self._wall += microseconds
-        return self()
+        if microseconds:
+            self._now = Now(self._now.boot + microseconds, self._now.wall + microseconds)
+        return self._now
 
     def advance_to(self, boot: int) -> Now:
         """Let time pass until this boot time; nothing happens if it is past already."""
-        return self.advance(max(0, boot - self._boot))
+        return self.advance(max(0, boot - self._now.boot))
 
     def step_wall(self, microseconds: int) -> Now:
         """Set the wall clock forward, or back by a negative number, while no time passes."""
-        self._wall += microseconds
-        return self()
+        self._now = Now(self._now.boot, self._now.wall + microseconds)
+        return self._now
 
 
 class Agenda(Generic[T]):
