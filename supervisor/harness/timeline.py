@@ -83,6 +83,11 @@ class Names:
 def timeline(events: Sequence[Event], about: Collection[str] = (), lines_max: int = LINES_MAX) -> list[Line]:
     """Return the lines that tell what became of these messages; of all of them where none is named."""
     names = Names(events)
+    return [line_of(event, names) for event in telling(events, names, about, lines_max)]
+
+
+def telling(events: Sequence[Event], names: Names, about: Collection[str], lines_max: int) -> list[Event]:
+    """Return the events that are worth a line."""
     kept: list[Event] = []
     for event in events:
         concerned = names.concerned(event)
@@ -92,7 +97,7 @@ def timeline(events: Sequence[Event], about: Collection[str] = (), lines_max: in
         # What is left out first says little even where there is room.
         if len(kept) > lines_max or kinds is _LEAST_TELLING[0]:
             kept = [event for event in kept if event.kind not in kinds]
-    return [_line(event, names) for event in kept]
+    return kept
 
 
 def drawn(lines: Sequence[Line], width: int = WIDTH) -> str:
@@ -110,7 +115,8 @@ def drawn(lines: Sequence[Line], width: int = WIDTH) -> str:
     return "\n".join(rows)
 
 
-def _line(event: Event, names: Names) -> Line:
+def line_of(event: Event, names: Names) -> Line:
+    """Return the line of an event."""
     return Line(event.at, column_of(event.lane), _text(event, names), event.kind is Kind.FAULT)
 
 

@@ -18,14 +18,15 @@ if TYPE_CHECKING:
 
 
 class Violated(AssertionError):
-    """Raised when a promise was broken. `event` is the latest thing that had happened."""
+    """Raised when a promise was broken. `event` is the latest thing that had happened, `about` the message's id."""
 
-    def __init__(self, invariant: str, sentence: str, detail: str, event: Event | None = None) -> None:
+    def __init__(self, invariant: str, sentence: str, detail: str, event: Event | None = None, about: str = "") -> None:
         super().__init__(f"{invariant} violated: {detail}\n{sentence}")
         self.invariant = invariant
         self.sentence = sentence
         self.detail = detail
         self.event = event
+        self.about = about or ("" if event is None else str(event.facts.get("id", "")))
 
 
 class Vacuous(AssertionError):
@@ -60,6 +61,9 @@ class Invariant:
     def at_end(self) -> None:
         """Judge the events of a cluster that has come to rest. Raises Violated."""
 
-    def violated(self, detail: str, event: Event | None = None) -> NoReturn:
-        """Raise Violated for this invariant."""
-        raise Violated(self.name, self.sentence, detail, event)
+    def forget(self, id: str, positions: Sequence[int]) -> None:
+        """Let go of a message: of a long log not everything can be remembered, and nothing of it is judged any more."""
+
+    def violated(self, detail: str, event: Event | None = None, about: str = "") -> NoReturn:
+        """Raise Violated for this invariant. `about`: the id of the message, where `event` has none."""
+        raise Violated(self.name, self.sentence, detail, event, about)

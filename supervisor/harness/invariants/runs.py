@@ -6,6 +6,8 @@ All of these are judged by events alone, so that they hold for a log of a real c
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
+from typing import Final
 
 from ....transport.message import MAX_DELIVERIES_DEFAULT, Flag
 from ..trace import Event, Kind
@@ -40,6 +42,10 @@ class AtMostOnce(Invariant):
         elif event.kind is Kind.RAN and facts["id"] in self._runs:
             self._runs[facts["id"]] = facts["state"]
 
+    def forget(self, id: str, positions: Sequence[int]) -> None:
+        """As `Invariant.forget`."""
+        self._runs.pop(id, None)
+
 
 class AtLeastOnce(Invariant):
     """ALO."""
@@ -52,7 +58,8 @@ class AtLeastOnce(Invariant):
 
     def __init__(self) -> None:
         super().__init__()
-        self._asked: dict[str, str] = {}
+        #: Task and mailbox, by id.
+        self._asked: dict[str, tuple[str, str]] = {}
         self._confirmed: dict[str, str] = {}
         self._ended: dict[str, None] = {}
 
@@ -63,11 +70,11 @@ class AtLeastOnce(Invariant):
             case Kind.PUBLISH:
                 for id, task, flags in zip(facts["ids"], facts["tasks"], facts["flags"], strict=True):
                     if flags & _SAFE == _SAFE and not flags & Flag.IGNORE_RESULT:
-                        self._asked[id] = task
+                        self._asked[id] = task, facts["mailbox"]
             case Kind.CONFIRM if "error" not in facts:
                 for id in facts["ids"]:
                     if id in self._asked:
-                        self._confirmed[id] = self._asked[id]
+                        self._confirmed[id] = self._asked[id][0]
             case Kind.RAN if facts["state"] not in AGAIN:
                 self._ended[facts["id"]] = None
             case Kind.DEAD if facts["reason"]:
@@ -75,15 +82,40 @@ class AtLeastOnce(Invariant):
             case Kind.STORED if facts["state"] == "REVOKED" or facts.get("failure") == "TimeLimitExceeded":
                 # Somebody has asked for that end.
                 self._ended[facts["id"]] = None
+            case Kind.PURGED:
+                # So it was for what waited there. What was out is let off with it: nobody says which is which.
+                mailbox = facts["mailbox"]
+                self._ended.update({id: None for id, (_, home) in self._asked.items() if home == mailbox})
             case _:
                 pass
 
     def at_end(self) -> None:
         """Everybody who was promised has had it."""
-        for id, task in self._confirmed.items():
+        self.judge(0)
+
+    def unfinished(self) -> list[str]:
+        """Return the ids of those who were promised and have not had it yet."""
+        return [id for id in self._confirmed if id not in self._ended and id not in self.excused]
+
+    def judge(self, waiting: int) -> None:
+        """Of those who were promised, no more than `waiting` have not had it. Raises Violated."""
+        unfinished = self.unfinished()
+        self.premises += len(self._confirmed) - (len(unfinished) if waiting else 0)
+        if len(unfinished) > waiting:
+            id = unfinished[0]
+            where = f", and the broker knew of {waiting} messages that were not settled" if waiting else ""
+            others = f" (and {len(unfinished) - 1} others)" if len(unfinished) > 1 else ""
+            self.violated(
+                f"{self._confirmed[id]} {id}{others} was confirmed, never ran to its end, and is no dead letter{where}",
+                about=id,
+            )
+
+    def forget(self, id: str, positions: Sequence[int]) -> None:
+        """As `Invariant.forget`."""
+        if self._confirmed.pop(id, None) is not None and id in self._ended:
             self.premises += 1
-            if id not in self._ended and id not in self.excused:
-                self.violated(f"{task} {id} was confirmed, never ran to its end, and is no dead letter")
+        self._asked.pop(id, None)
+        self._ended.pop(id, None)
 
 
 class Limit(Invariant):
@@ -134,6 +166,11 @@ class Limit(Invariant):
             case _:
                 pass
 
+    def forget(self, id: str, positions: Sequence[int]) -> None:
+        """As `Invariant.forget`."""
+        for known in (self._bounds, self._deaths, self._joint, self._holders):
+            known.pop(id, None)
+
 
 class Poison(Invariant):
     """POISON."""
@@ -157,6 +194,11 @@ class Poison(Invariant):
             self._dead[facts["position"]] = facts["id"]
         elif event.kind is Kind.DELIVER and facts["position"] in self._dead and facts["id"] not in self.excused:
             self.violated(f"{facts['id']} is a dead letter, and {facts['to']} gets it", event)
+
+    def forget(self, id: str, positions: Sequence[int]) -> None:
+        """As `Invariant.forget`."""
+        for position in positions:
+            self._dead.pop(position, None)
 
 
 class OneResult(Invariant):
@@ -187,6 +229,11 @@ class OneResult(Invariant):
                 doer = "is stored as" if event.kind is Kind.STORED else f"is told to {event.lane} as"
                 self.violated(f"{id} was {known} and {doer} {state}", event)
             (self._stored if event.kind is Kind.STORED else self._told)[id] = state
+
+    def forget(self, id: str, positions: Sequence[int]) -> None:
+        """As `Invariant.forget`."""
+        for known in (self._stored, self._told, self._dead):
+            known.pop(id, None)
 
 
 class Spurious(Invariant):
@@ -225,3 +272,13 @@ class Spurious(Invariant):
                 self._troubles += 1
             case _:
                 pass
+
+    def forget(self, id: str, positions: Sequence[int]) -> None:
+        """As `Invariant.forget`."""
+        for position in positions:
+            self._delivered.pop(position, None)
+            self._causes.pop(position, None)
+
+
+#: Every invariant that events suffice for, in the order of the table.
+BY_EVENTS: Final[tuple[type[Invariant], ...]] = (AtMostOnce, AtLeastOnce, Spurious, Limit, Poison, OneResult)
