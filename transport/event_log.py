@@ -21,7 +21,7 @@ import enum
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import msgspec
 
@@ -31,6 +31,8 @@ from .clock import Clock
 FORMAT: Final = 1
 BYTES_MAX_DEFAULT: Final = 1 << 30
 _SHORT: Final = 8
+#: Letters of what is wrong with a line that are shown.
+_SHOWN: Final = 60
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -108,6 +110,41 @@ class Event(msgspec.Struct, frozen=True, gc=False):
         return f"{self.kind} {facts}" if facts else str(self.kind)
 
 
+#: The facts that an event has at least, and what they are. It may have more.
+FACTS: Final[dict[Kind, dict[str, type | tuple[type]]]] = {
+    Kind.PUBLISH: {"mailbox": str, "ids": (str,), "tasks": (str,), "flags": (int,), "bounds": (int,)},
+    Kind.CONFIRM: {"ids": (str,)},
+    Kind.RESULT: {"id": str, "state": str},
+    Kind.DELIVER: {"to": str, "id": str, "task": str, "position": int, "lease": int},
+    Kind.STARTED: {"id": str, "task": str, "position": int, "delivery": int, "flags": int, "of": str},
+    Kind.RAN: {"id": str, "task": str, "position": int, "state": str},
+    Kind.SETTLE: {"number": int, "positions": (int,), "states": (str,)},
+    Kind.RETURN: {"positions": (int,)},
+    Kind.APPLIED: {"to": str, "number": int},
+    Kind.WRITE: {},
+    Kind.COMMIT: {"number": int},
+    Kind.STORED: {"id": str, "state": str},
+    Kind.DEAD: {"id": str, "mailbox": str, "position": int, "reason": str},
+    Kind.PURGED: {"mailbox": str},
+    Kind.FORK: {"child": int, "of": str},
+    Kind.READY: {},
+    Kind.DEATH: {},
+    Kind.REPORT: {"session": str},
+    Kind.ATTACHED: {},
+    Kind.DETACHED: {},
+    Kind.BROKER_UP: {},
+    Kind.NOTICE: {"notice": str},
+    Kind.FAULT: {"what": str},
+    Kind.MARK: {"name": str},
+    Kind.EFFECT: {"name": str},
+    Kind.LOG: {},
+}
+#: Lists that are about the same things, one entry each.
+PARALLEL: Final[dict[Kind, tuple[str, ...]]] = {
+    Kind.PUBLISH: ("ids", "tasks", "flags", "bounds"),
+    Kind.SETTLE: ("positions", "states"),
+}
+
 _encode: Final = msgspec.json.Encoder(enc_hook=str).encode
 _decode: Final = msgspec.json.Decoder(Event).decode
 
@@ -118,11 +155,31 @@ def line_of(event: Event) -> bytes:
 
 
 def event_of(line: bytes) -> Event:
-    """Return the event of a line. Raises ValueError for one that is none."""
+    """Return the event of a line. Raises ValueError for one that is none, or lacks what its kind must tell."""
     try:
-        return _decode(line)
+        event = _decode(line)
     except msgspec.MsgspecError as error:
         raise ValueError(str(error)) from None
+    facts = event.facts
+    for name, kind in FACTS[event.kind].items():
+        fact: Any = facts.get(name)
+        if isinstance(kind, tuple):
+            fits = isinstance(fact, list) and all(isinstance(item, kind[0]) for item in cast("list[object]", fact))
+            what = f"a list of {kind[0].__name__}"
+        else:
+            fits = isinstance(fact, kind)
+            what = kind.__name__
+        if not fits:
+            raise ValueError(f"a {event.kind} tells {name!r}, {what}, and this one has {_short(fact)} there")
+    lengths = {len(facts[name]) for name in PARALLEL.get(event.kind, ())}
+    if len(lengths) > 1:
+        raise ValueError(f"a {event.kind} has lists of one length, and this one of {sorted(lengths)}")
+    return event
+
+
+def _short(fact: object) -> str:
+    text = repr(fact)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
 def lane_of(session: str, role: str = "worker") -> str:
@@ -197,7 +254,8 @@ class EventLog:
             reason = f"it has reached its limit of {self._bytes_max:,} bytes"
             with contextlib.suppress(OSError):
                 # Said in any case: to whoever writes it.
-                os.write(self._descriptor, line_of(Event(self._clock().boot, Kind.LOG, self._lane, {"closed": reason})))
+                last = Event(self._clock().boot, Kind.LOG, self._lane, {"closed": reason, "early": True})
+                os.write(self._descriptor, line_of(last))
             self._close(reason)
 
     def close(self, reason: str, **facts: Any) -> None:

@@ -25,6 +25,7 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "mailboxes": ("status", "mailboxes", "List mailboxes with their counts."),
     "dead": ("dead", "dead", "List, show, redrive or purge dead letters."),
     "purge": ("purge", "purge", "Drop what waits in a mailbox."),
+    "check-log": ("check_log", "check_log", "Judge a cluster's event log by what is promised."),
     "report": ("report", "report", "Print versions and settings for a bug report."),
 }
 
