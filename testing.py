@@ -5,11 +5,12 @@ This is only a face; what each name is and does stands in `supervisor.harness`. 
 
 from __future__ import annotations
 
-from .supervisor.harness import faults
+from .supervisor.harness import faults, inv
 from .supervisor.harness.clockwork import Endless
 from .supervisor.harness.effects import Effect, Effects, Verdict, record, seen_sometimes, sometimes, yield_point
 from .supervisor.harness.escapes import EscapedSimulation
 from .supervisor.harness.faults import Anchor, Fault, What
+from .supervisor.harness.invariants import Vacuous, Violated
 from .supervisor.harness.machine import Cluster, ClusterMachine, machine_settings
 from .supervisor.harness.scenario import scenario
 from .supervisor.harness.sent import Sent
@@ -33,9 +34,12 @@ __all__ = [
     "Sent",
     "Sim",
     "Trace",
+    "Vacuous",
     "Verdict",
+    "Violated",
     "What",
     "faults",
+    "inv",
     "machine_settings",
     "record",
     "scenario",

@@ -14,6 +14,7 @@ from hypothesis.control import current_build_context, currently_in_test_context
 from hypothesis.core import encode_failure
 from hypothesis.errors import HypothesisException
 
+from .course import Course
 from .options import options
 from .report import Report, first_divergence, report, write_page
 from .sim import Sim
@@ -26,14 +27,15 @@ class NotDeterministic(AssertionError):
     """Raised when an example goes another way at its second time."""
 
 
-def run_example(make: Make, test: Callable[[Sim], object]) -> None:
+def run_example(make: Make, test: Callable[[Sim], object], course: Course) -> None:
     """Run a test on a cluster; with `--gr-check-determinism` on two that must go alike.
 
-    Raises what the test raises, with a report as its note, and NotDeterministic.
+    Raises what the test raises, or the promise of the cluster that was broken under it; with a report as its note. And
+    NotDeterministic.
     """
-    before = _run(make, test)
+    before = _run(make, test, course)
     if options().check_determinism:
-        again = _run(make, test)
+        again = _run(make, test, course)
         parted = first_divergence(before, again)
         if parted is not None:
             place, one, other = parted
@@ -42,25 +44,36 @@ def run_example(make: Make, test: Callable[[Sim], object]) -> None:
             )
 
 
-def _run(make: Make, test: Callable[[Sim], object]) -> list[Event]:
+def _run(make: Make, test: Callable[[Sim], object], course: Course) -> list[Event]:
     with make() as sim:
         try:
             test(sim)
+            sim.check()
         except HypothesisException:
             raise  # the engine's own: an example that is not one
         except Exception as error:
-            if is_last():
-                told = report_of(sim, error, replay_of())
-                error.add_note(told.text())
-                folder = options().timeline
-                if folder is not None:
-                    error.add_note(f"timeline: {write_page(told, sim.trace.events, folder)}")
-            raise
+            telling = sim.most_telling(error)
+            tell(sim, telling, course)
+            if telling is error:
+                raise
+            raise telling from error
+        course.passed(sim)
         return sim.trace.events
 
 
-def report_of(sim: Sim, error: BaseException, replay: str = "") -> Report:
-    """Return what there is to tell of a failure."""
+def tell(sim: Sim, error: Exception, course: Course) -> None:
+    """An example has failed with this: note the report on it, if this is the run that is shown."""
+    course.failed(sim)
+    if is_last():
+        told = report_of(sim, error, replay_of(), course.words())
+        error.add_note(told.text())
+        folder = options().timeline
+        if folder is not None:
+            error.add_note(f"timeline: {write_page(told, sim.trace.events, folder)}")
+
+
+def report_of(sim: Sim, error: BaseException, replay: str = "", found: str = "") -> Report:
+    """Return what there is to tell of a failure. `found`: by which search."""
     sentence = str(error).partition("\n")[0] or "the test's own assertion does not hold"
     plan = sim.plan.words(sim.injector.done)
     return report(type(error).__name__, sentence, sim.trace, deviations=plan, replay=replay)

@@ -2,7 +2,7 @@
 
 Owns the life of the cluster beside the rules of a test: it is up before the first rule, its order of turns is drawn
 like the arguments of rules, time passes by a rule, things go wrong by rules, and in the end everything must come to
-rest (`teardown`). The rules of faults stand in the class like the user's own, and a subclass takes one away by setting
+rest (`teardown`), and it is judged by its own promises (`inv`) beside those of the test. The rules of faults stand in the class like the user's own, and a subclass takes one away by setting
 its name to None.
 
     class Shop(ClusterMachine):
@@ -19,21 +19,26 @@ its name to None.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
 from typing import Any, ClassVar, Final, TypeVar
 
 import msgspec
-from hypothesis import HealthCheck, Phase, settings
+from hypothesis import HealthCheck, Phase, reproduce_failure, seed, settings
 from hypothesis import strategies as st
+from hypothesis.errors import HypothesisException
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from ...actors.app import App
 from ...actors.tasks.task import Task
 from ...transport.broker.settings import BrokerSettings
+from .course import Course
 from .disks import StoreName
 from .drawing import Plan, faults_of, schedules
-from .example import is_last, replay_of, report_of
+from .example import tell
 from .faults import Fault, default
+from .inv import covered
 from .options import options
 from .sent import Sent
 from .sim import ClientOf, Sim, Whom
@@ -55,11 +60,23 @@ class Cluster(msgspec.Struct, frozen=True):
     pool: str = "prefork"
     slots: int = 1
     broker: BrokerSettings | None = None
+    #: The promises that it is judged by; None: all.
+    invariants: Sequence[str] | None = None
+    #: Those that must have had occasion to be broken in some example of `TestCase`.
+    covers: Sequence[str] = ()
 
     def start(self) -> Sim:
         """Return it, up and running; who has it calls `close`."""
         plan = Plan(nodes=self.workers, children=self.children, clients=self.clients)
-        return Sim(self.app, plan, store=self.store, pool=self.pool, slots=self.slots, settings=self.broker)
+        return Sim(
+            self.app,
+            plan,
+            store=self.store,
+            pool=self.pool,
+            slots=self.slots,
+            settings=self.broker,
+            invariants=self.invariants,
+        )
 
     @staticmethod
     def worker() -> st.SearchStrategy[Whom]:
@@ -97,17 +114,38 @@ class ClusterMachine(RuleBasedStateMachine):
     """Subclass it, give it a `cluster`, and write rules."""
 
     cluster: ClassVar[Cluster]
+    _course: ClassVar[Course]
+
+    def __init_subclass__(cls, **more: Any) -> None:
+        super().__init_subclass__(**more)
+        cluster: Cluster | None = getattr(cls, "cluster", None)
+        cls._course = Course(covered(cluster.covers, cluster.invariants) if cluster is not None else ())
 
     def __init__(self) -> None:
         super().__init__()
         self.sim = self.cluster.start()
         self._failed = False
+        #: What is being handled around this example, and is none of its.
+        self._around = sys.exc_info()[1]
 
     @classmethod
     def _to_test_case(cls) -> Any:  # type: ignore[override]
         """The base class's `TestCase`, without what costs much and tells little of a cluster."""
         case = super()._to_test_case()
         case.settings = machine_settings()
+        asked = options()
+        if asked.replay:
+            reproduce_failure(version("hypothesis"), asked.replay.encode())(cls)
+        if asked.seed is not None:
+            seed(asked.seed)(cls)
+        once = case.runTest
+
+        def run(test: Any) -> None:
+            cls._course.run(lambda: once(test), lambda number: seed(number)(cls))
+
+        run.__dict__ = once.__dict__
+        case.runTest = run
+        case.is_simulated = True
         return case
 
     # --- for the rules of a test ---------------------------------------------------------------------------------
@@ -144,8 +182,9 @@ class ClusterMachine(RuleBasedStateMachine):
     # --- its end -------------------------------------------------------------------------------------------------
 
     def check_invariants(self, settings: Any, output: Any, runtimes: Any) -> None:
-        """Check what the test says must always hold, and tell of the cluster when it does not."""
+        """Check what must always hold, of the cluster and as the test says, and tell of the cluster when it does not."""
         try:
+            self.sim.check()
             super().check_invariants(settings, output, runtimes)
         except Exception as error:
             self._tell(error)
@@ -153,10 +192,17 @@ class ClusterMachine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """Stop the faults, wait for rest, check what must hold then, and let go of the cluster."""
+        raised = sys.exc_info()[1]
+        is_ours = raised is not self._around and isinstance(raised, Exception)
         try:
-            if not self._failed:
+            if isinstance(raised, Exception) and is_ours and not isinstance(raised, HypothesisException):
+                if not self._failed:
+                    self._tell(raised)
+            elif not self._failed:
                 self.sim.settle()
                 self.at_rest()
+                self.sim.check()
+                self._course.passed(self.sim)
         except Exception as error:
             self._tell(error)
             raise
@@ -165,5 +211,7 @@ class ClusterMachine(RuleBasedStateMachine):
 
     def _tell(self, error: Exception) -> None:
         self._failed = True
-        if is_last():
-            error.add_note(report_of(self.sim, error, replay_of()).text())
+        telling = self.sim.most_telling(error)
+        tell(self.sim, telling, self._course)
+        if telling is not error:
+            raise telling from error

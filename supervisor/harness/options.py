@@ -29,10 +29,15 @@ class Options(msgspec.Struct, frozen=True):
     timeline: Path | None = None
     #: "pr" or "nightly"; empty: neither.
     profile: str = ""
+    #: How long each test tries examples, in seconds of real time; 0: until it has tried all that it asks for.
+    seconds: float = 0.0
+    #: Count what the examples cover.
+    coverage: bool = False
 
     def examples_of(self, wanted: int) -> int:
         """Return how many examples a test tries that wants so many."""
-        return self.examples or wanted * (NIGHTLY_FACTOR if self.profile == "nightly" else 1)
+        nightly = self.profile == "nightly" and not self.seconds
+        return self.examples or wanted * (NIGHTLY_FACTOR if nightly else 1)
 
 
 _options = Options()

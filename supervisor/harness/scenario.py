@@ -7,20 +7,24 @@ as one that Hypothesis found.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import Any
 
 from ...actors.app import App
+from .course import Course
 from .drawing import Plan
 from .example import run_example
+from .inv import covered
 from .sim import simulated
 
 
 def scenario(
-    app: App, *, workers: int = 1, children: int = 1, clients: int = 1, **more: Any
+    app: App, *, workers: int = 1, children: int = 1, clients: int = 1, covers: Sequence[str] = (), **more: Any
 ) -> Callable[[Callable[..., object]], Callable[..., None]]:
     """Make a test of a script: a function of a cluster and of pytest's fixtures. `more` are options of `Sim`.
+
+    It is judged by the cluster's own promises as well; `covers` are those that must have had occasion to be broken.
 
         @scenario(app)
         def test_ack_lost_after_result(sim):
@@ -29,8 +33,9 @@ def scenario(
             sim.settle()
             assert sent.starts == 1
 
-    Raises TypeError for a function without a parameter for the cluster.
+    Raises TypeError for a function without a parameter for the cluster, ValueError for a name that no invariant has.
     """
+    course = Course(covered(covers, more.get("invariants")))
     plan = Plan(workers, children, clients)
 
     def decorate(test: Callable[..., object]) -> Callable[..., None]:
@@ -43,7 +48,9 @@ def scenario(
 
         @wraps(test)
         def run(**arguments: Any) -> None:
-            run_example(lambda: simulated(app, plan, **more), lambda sim: test(**{name: sim}, **arguments))
+            course.begin()
+            run_example(lambda: simulated(app, plan, **more), lambda sim: test(**{name: sim}, **arguments), course)
+            course.require()
 
         others = [parameter for parameter in signature.parameters.values() if parameter.name != name]
         run.__signature__ = signature.replace(parameters=others)  # type: ignore[attr-defined]

@@ -4,7 +4,8 @@ Owns how a test function becomes a property: its first parameter is the cluster;
 Hypothesis strategy are drawn; the others are pytest's fixtures. The cluster's plan is drawn in the same example, so
 that workload, faults and schedule shrink together.
 
-What fails is raised as it is, with notes on the plan, the trace's hash and how to have it again.
+The cluster is judged by its own promises as well (`inv`), whatever the test asks. What fails is raised as it is, with
+a report as its note: the plan, the trace's hash and how to have it again.
 """
 
 from __future__ import annotations
@@ -20,10 +21,12 @@ from hypothesis import strategies as st
 
 from ...actors.app import App
 from ...transport.broker.settings import BrokerSettings
+from .course import Course
 from .disks import StoreName
 from .drawing import Plan, Range, plans
 from .example import run_example
 from .faults import What, default
+from .inv import covered
 from .options import options
 from .sim import simulated
 
@@ -43,6 +46,8 @@ def simulate(
     pool: str = "prefork",
     slots: int = 1,
     broker: BrokerSettings | None = None,
+    invariants: Sequence[str] | None = None,
+    covers: Sequence[str] = (),
     **hypothesis: Any,
 ) -> Callable[[Callable[..., object]], Callable[..., None]]:
     """Make a test of a function of a simulated cluster.
@@ -51,14 +56,18 @@ def simulate(
     happen (None: `faults.default()`). `examples` is how many clusters are tried. `broker` are the broker's settings,
     `hypothesis` further settings of Hypothesis's.
 
+    `invariants` are the promises of a cluster's that each is judged by (names of `inv`; None: all). `covers` are those
+    of them that must have had occasion to be broken in some example: the whole run raises Vacuous otherwise.
+
         @simulate(app, clients=2, workers=(1, 3))
         def test_orders(sim, orders=st.lists(st.integers(), max_size=10)):
             sent = [sim.client(0).send(charge, order) for order in orders]
             sim.settle()
             assert all(one.state == "SUCCESS" for one in sent)
 
-    Raises TypeError for a function without a parameter for the cluster.
+    Raises TypeError for a function without a parameter for the cluster, ValueError for a name that no invariant has.
     """
+    course = Course(covered(covers, invariants))
     drawn_plan = plans(
         clients=clients,
         workers=workers,
@@ -73,16 +82,36 @@ def simulate(
         @wraps(test)
         def example(**arguments: Any) -> None:
             plan: Plan = arguments.pop(_PLAN)
+            if course.is_over:
+                return
             run_example(
-                lambda: simulated(app, plan, store=store, pool=pool, slots=slots, settings=broker),
+                lambda: simulated(
+                    app, plan, store=store, pool=pool, slots=slots, settings=broker, invariants=invariants
+                ),
                 lambda sim: test(**{sim_name: sim}, **arguments),
+                course,
             )
 
         example.__signature__ = signature  # type: ignore[attr-defined]
         tried = given(**{_PLAN: drawn_plan}, **strategies)(example)
-        return _as_asked(settings(**_settings(examples, hypothesis))(tried))
+        return _whole(_as_asked(settings(**_settings(examples, hypothesis))(tried)), course)
 
     return decorate
+
+
+def _whole(tried: Callable[..., None], course: Course) -> Callable[..., None]:
+    """Return a test of Hypothesis's as one whose end is noticed."""
+
+    def run(*given: Any, **fixtures: Any) -> None:
+        course.run(lambda: tried(*given, **fixtures), lambda number: seed(number)(tried))
+
+    run.__name__, run.__qualname__, run.__doc__ = tried.__name__, tried.__qualname__, tried.__doc__
+    run.__module__ = tried.__module__
+    # One set of attributes: what others put on the test, as `@example` does, Hypothesis finds where it looks.
+    run.__dict__ = tried.__dict__
+    run.__signature__ = inspect.signature(tried)  # type: ignore[attr-defined]
+    run.is_simulated = True  # type: ignore[attr-defined]
+    return run
 
 
 def _settings(examples: int, more: dict[str, Any]) -> dict[str, Any]:
