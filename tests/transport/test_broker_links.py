@@ -81,14 +81,14 @@ def test_links_have_a_limit_and_who_goes_makes_room() -> None:
     assert cluster.new_client("sixth").welcomed
 
 
-def test_frames_that_are_none_are_forgiven_a_few_times() -> None:
-    cluster = Cluster(BrokerSettings(bad_frames_max=3))
+def test_a_frame_that_is_none_costs_the_link_and_what_it_said_is_said_again_on_the_next_one() -> None:
+    cluster = Cluster()
     link = cluster.client.link
-    for _ in range(2):
-        cluster.sim.deliver(link, [b"\xc1"])
-    assert link not in cluster.sim.closed
     cluster.sim.deliver(link, [b"\xc1"])
     assert link in cluster.sim.closed
+    assert not said(cluster.sim.heard(link), Reset)[0].final
+    cluster.client.connect()
+    assert said(cluster.sim.heard(cluster.client.link), Welcome)
 
 
 def test_the_newest_link_of_a_session_is_the_one_that_counts() -> None:

@@ -56,8 +56,6 @@ class Links:
         self._deaths = deaths
         self._places = places
         self._hosting = hosting
-        #: Frames that were none, by link.
-        self._bad: dict[int, int] = {}
         self._ping_at = 0
 
     def speaker(self, link: int, verb: ToBroker) -> Session | None:
@@ -73,13 +71,11 @@ class Links:
         return session
 
     def bad_frame(self, link: int, bad: BadFrame) -> None:
-        """A frame that was none: nothing has changed; the peer is dropped when it goes on like this."""
+        """A frame that was none: nothing has changed, and nobody knows what it was to say. The link is cut, and a
+        peer of this protocol says it again on his next one."""
         desk = self._desk
-        count = self._bad.get(link, 0) + 1
-        self._bad[link] = count
-        if count >= desk.settings.bad_frames_max or link not in desk.links:
-            desk.notice("bad_frame", link=link, reason=bad.reason)
-            self.drop(link, f"not a frame of this protocol: {bad.reason}")
+        desk.notice("bad_frame", link=link, reason=bad.reason)
+        self.drop(link, f"not a frame of this protocol: {bad.reason}", final=link not in desk.links)
 
     def drop(self, link: int, reason: str, *, final: bool = True) -> None:
         """Tell the peer why, and cut its connection. `final`: it need not try again."""
@@ -94,7 +90,6 @@ class Links:
     def closed(self, link: int) -> None:
         """The connection is gone, and everything that it had sent was read."""
         desk = self._desk
-        self._bad.pop(link, None)
         session = desk.links.pop(link, None)
         if session is None or session.link != link:
             return

@@ -47,8 +47,6 @@ class BrokerSettings(msgspec.Struct, frozen=True, kw_only=True):
     #: Most messages that a session may hold (D11), and the longest task type that may be claimed ahead.
     window_max: int = 2_048
     short_task: int = 10_000
-    #: Frames that are not protocol, after which a peer is dropped.
-    bad_frames_max: int = 3
     links_max: int = 10_000
     mailboxes_max: int = 100_000
     #: Ids that are watched, all sessions together.
