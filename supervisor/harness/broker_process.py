@@ -8,16 +8,17 @@ is the disk's business: `make_store` opens a store on it, and `crashed` tells it
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
 from ...transport.broker.events import CloseLink, Effect, Frame, LinkBlocked, LinksClosed, Received, Send, Tick
 from ...transport.broker.settings import BrokerSettings
-from ...transport.codec import Parts, decode_to_broker
-from ...transport.errors import StoreFailed
+from ...transport.codec import BadFrame, Parts, decode_to_broker
+from ...transport.errors import StoreCorrupt, StoreFailed
 from ...transport.peer.framing import frames_of
 from ...transport.sim.broker import SimBroker
 from ...transport.sim.faults import DiskStopped
 from ...transport.store.base import Store
-from ...transport.verbs import Applied, Deliver, FromBroker, Hello, Report
+from ...transport.verbs import ALLOWED, Applied, Deliver, FromBroker, Hello, Report
 from .clockwork import Clockwork, Process
 from .observer import Observed, ObservedStore
 from .trace import Kind, Trace
@@ -26,6 +27,9 @@ from .trace import Kind, Trace
 COMMIT_TIME = 400
 #: How often a full store is asked for room.
 ROOM_INTERVAL = 1_000_000
+
+
+_ROLES: Final[dict[int, tuple[type, ...]]] = {int(role): verbs for role, verbs in ALLOWED.items()}
 
 
 class Driven(SimBroker):
@@ -89,6 +93,10 @@ class BrokerProcess(Process):
         #: The session of each link, and the latest link of each session.
         self._sessions: dict[int, str] = {}
         self._links: dict[str, int] = {}
+        #: What each link's role may say; nothing before its Hello.
+        self._allowed: dict[int, tuple[type, ...]] = {}
+        #: Its store was damaged, and said so.
+        self.found_damage = False
         self._blocked: list[tuple[int, list[FromBroker]]] = []
         self.core: Driven | None = None
         self._fiber = self.fiber(self._live)
@@ -144,9 +152,10 @@ class BrokerProcess(Process):
     def _live(self) -> None:
         try:
             self._run()
-        except (StoreFailed, DiskStopped) as error:
+        except (StoreFailed, StoreCorrupt, DiskStopped) as error:
             # The disk's last word: a store that cannot be opened, or a process that ended within a call of it.
             self.over = str(error)
+        self.found_damage = self.store.is_damaged
         self._trace.note(Kind.DEATH, self.lane, how=self.over)
         self.clockwork.network.unlisten(self.address)
         self._ended()
@@ -163,7 +172,7 @@ class BrokerProcess(Process):
             core.now = now = self.now
             received = self._end.receive()
             if received:
-                core.apply(Received([self._frame(link, message) for link, message in received]))
+                self._take(core, received)
             closed = self._end.take_closed()
             if closed:
                 for link in closed:
@@ -191,6 +200,25 @@ class BrokerProcess(Process):
             self._fiber.sleep(min(times, default=0))
         self.over = core.stopped.reason
 
+    def _take(self, core: Driven, received: list[tuple[int, Parts]]) -> None:
+        """Tell the core what came: all at once, but what it may refuse by itself."""
+        frames: list[Frame] = []
+        links = core.broker.desk.links
+        for link, message in received:
+            frame = self._frame(link, message)
+            if not isinstance(frame.verbs, BadFrame) and link in links:
+                frames.append(frame)
+                continue
+            if frames:
+                core.apply(Received(frames))
+                frames = []
+            self.observed.doubted()
+            core.apply(Received([frame]))
+            if isinstance(frame.verbs, BadFrame) or link not in links:
+                self.observed.refused()
+        if frames:
+            core.apply(Received(frames))
+
     def _frame(self, link: int, message: Parts) -> Frame:
         verbs = decode_to_broker(message)
         if isinstance(verbs, list):
@@ -199,7 +227,9 @@ class BrokerProcess(Process):
                     self._names[link] = self._lane_of(verb.session)
                     self._sessions[link] = verb.session
                     self._links[verb.session] = link
-                self.observed.heard(self._sessions.get(link, ""), verb)
+                    self._allowed[link] = _ROLES.get(verb.role, ())
+                if isinstance(verb, self._allowed.get(link, ())):
+                    self.observed.heard(self._sessions[link], verb)
         return Frame(link, verbs, message[1:], sum(map(len, message)))
 
     def _broke(self, link: int) -> None:

@@ -180,6 +180,10 @@ class SimClient:
         """Ask the broker and go on."""
         self._ask(op, params)
 
+    def ask(self, op: Op, params: Any) -> SimPromise[Reply]:
+        """Ask the broker and go on; return the promise of its answer."""
+        return self._ask(op, params)[1]
+
     def request(self, op: Op, params: Any, timeout: float | None = None) -> Any:
         """Ask the broker; return the answer as its struct."""
         number, promise = self._ask(op, params)

@@ -7,11 +7,14 @@ fail in the same ways; only the real store can be stopped within a commit, and o
 from __future__ import annotations
 
 import errno
+import random
 from functools import cache
 from typing import Final, Literal, Protocol
 
 from ...transport.sim.disk import Choose, SimDisk, calm
+from ...transport.sim.folder import SimFolder
 from ...transport.store.base import Store
+from ...transport.store.folder import LOG_SUFFIX
 from ...transport.store.memory import MemoryDisk, MemoryStore
 
 #: Which store a world's broker has.
@@ -19,6 +22,7 @@ StoreName = Literal["memory", "sqlite"]
 #: What a full disk has left over its ballast.
 _NO_ROOM: Final = 0
 _BALLAST_BYTES: Final = 256 << 10
+_STORE: Final = SimFolder.database
 
 
 class WorldDisk(Protocol):
@@ -38,6 +42,30 @@ class WorldDisk(Protocol):
 
     def fail(self) -> None:
         """Let the next sync fail, and tell nothing about what it did."""
+        ...
+
+    def fail_read(self) -> None:
+        """Let the next read fail."""
+        ...
+
+    def keep_copy(self) -> None:
+        """Keep a copy of what is on it now, while nobody has it open."""
+        ...
+
+    def put_copy_back(self) -> bool:
+        """Put the copy in the place of what is there; False: there is none."""
+        ...
+
+    def flip(self, stream: random.Random) -> None:
+        """Turn one bit over, of the store or of its log."""
+        ...
+
+    def truncate(self) -> None:
+        """Lose the end of the store's log."""
+        ...
+
+    def remove(self) -> bool:
+        """Take the folder away while it is used; False: it has none."""
         ...
 
     def lie(self) -> bool:
@@ -82,6 +110,28 @@ class InMemory:
         self.disk.failure = "the disk reports an error of a sync"
         self.disk.failure_keeps = True
 
+    def fail_read(self) -> None:
+        """As `WorldDisk.fail_read`."""
+        self.disk.failure = "the disk reports an error of a read"
+        self.disk.failure_keeps = False
+
+    def keep_copy(self) -> None:
+        """Nothing of it can be damaged."""
+
+    def put_copy_back(self) -> bool:
+        """There is none."""
+        return False
+
+    def flip(self, stream: random.Random) -> None:
+        """It has no bits."""
+
+    def truncate(self) -> None:
+        """It has no log."""
+
+    def remove(self) -> bool:
+        """It has no folder."""
+        return False
+
     def lie(self) -> bool:
         """It has no syncs of its own."""
         return False
@@ -114,6 +164,7 @@ class Simulated:
 
     def __init__(self, choose: Choose = calm) -> None:
         self.disk = _made().fork(choose)
+        self._copy: SimDisk | None = None
 
     def store(self) -> Store:
         """As `WorldDisk.store`."""
@@ -133,6 +184,39 @@ class Simulated:
     def fail(self) -> None:
         """As `WorldDisk.fail`."""
         self.disk.fail("sync", errno.EIO)
+
+    def fail_read(self) -> None:
+        """As `WorldDisk.fail_read`."""
+        self.disk.fail("read", errno.EIO)
+
+    def keep_copy(self) -> None:
+        """As `WorldDisk.keep_copy`."""
+        self._copy = self.disk.fork()
+
+    def put_copy_back(self) -> bool:
+        """As `WorldDisk.put_copy_back`."""
+        copy, self._copy = self._copy, None
+        if copy is None:
+            return False
+        self.disk.close()
+        self.disk = copy
+        return True
+
+    def flip(self, stream: random.Random) -> None:
+        """As `WorldDisk.flip`."""
+        files = {name: len(data) for name, data in self.disk.image().items() if name.startswith(_STORE) and data}
+        name = stream.choice(list(files))
+        self.disk.flip(name, stream.randrange(8 * files[name]))
+
+    def truncate(self) -> None:
+        """As `WorldDisk.truncate`."""
+        log = _STORE + LOG_SUFFIX
+        self.disk.chop(log, len(self.disk.image()[log]) // 2)
+
+    def remove(self) -> bool:
+        """As `WorldDisk.remove`."""
+        self.disk.remove()
+        return True
 
     def lie(self) -> bool:
         """As `WorldDisk.lie`."""

@@ -22,7 +22,7 @@ import msgspec
 from hypothesis import strategies as st
 
 from .disks import StoreName
-from .faults import Anchor, Fault, What, deaths
+from .faults import OF_REAL_STORE, Anchor, Fault, What, deaths
 from .trace import Kind
 
 FAULTS_MAX: Final = 8
@@ -40,15 +40,37 @@ OF_BODIES: Final = (Kind.STARTED, Kind.RAN, Kind.EFFECT, Kind.SETTLE, Kind.APPLI
 OF_BROKERS: Final = (*OF_BODIES, Kind.PUBLISH, Kind.CONFIRM, Kind.WRITE, Kind.COMMIT, Kind.REPORT, Kind.STORED)
 OF_NODES: Final = (*OF_BODIES, Kind.REPORT, Kind.FORK, Kind.READY, Kind.ATTACHED, Kind.DETACHED, Kind.BROKER_UP)
 OF_LINKS: Final = (*OF_NODES, Kind.PUBLISH, Kind.CONFIRM, Kind.RETURN, Kind.RESULT)
-ANCHORS: Final = tuple(dict.fromkeys((*OF_BROKERS, *OF_LINKS)))
+OF_CLIENTS: Final = (Kind.PUBLISH, Kind.CONFIRM, Kind.RESULT)
+OF_LETTERS: Final = (Kind.DEAD, *OF_BROKERS)
+ANCHORS: Final = tuple(dict.fromkeys((*OF_BROKERS, *OF_LINKS, *OF_LETTERS)))
+#: What happens to links and hosts.
+ON_LINKS: Final = (
+    What.DROP,
+    What.CUT,
+    What.FREEZE,
+    What.STALL,
+    What.HOLD_UP,
+    What.SLOW_LINK,
+    What.STALE_LINK,
+    What.PARTITION,
+    What.UNHEARD_HOST,
+    What.DEAF_HOST,
+    What.PARTIAL_PARTITION,
+    What.FLAPPING,
+    What.CORRUPT_BYTE,
+    What.TRUNCATED_FRAME,
+    What.CLOCK_FORWARD,
+    What.CLOCK_BACK,
+    What.CLOCK_STOPS,
+    What.CLOCK_DRIFTS,
+)
 _ANCHORS_OF: Final = {
     **dict.fromkeys((What.KILL_CHILD, What.CHILD_EXITS, What.PAUSE_CHILD), OF_BODIES),
-    **dict.fromkeys((What.KILL_NODE, What.PAUSE_NODE), OF_NODES),
-    **dict.fromkeys((What.DROP, What.CUT, What.FREEZE, What.HOLD_UP, What.SLOW_LINK), OF_LINKS),
-    What.KILL_CLIENT: (Kind.PUBLISH, Kind.CONFIRM, Kind.RESULT),
+    **dict.fromkeys((What.KILL_NODE, What.PAUSE_NODE, What.PAUSE_HOST, What.DRAIN_NODE), OF_NODES),
+    **dict.fromkeys(ON_LINKS, OF_LINKS),
+    **dict.fromkeys((What.KILL_CLIENT, What.PAUSE_CLIENT), OF_CLIENTS),
+    **dict.fromkeys((What.REDRIVE, What.PURGE_DEAD), OF_LETTERS),
 }
-#: What the store in memory cannot do.
-_OF_REAL_STORE: Final = (What.DIE_IN_COMMIT, What.SYNC_LIES)
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -113,7 +135,7 @@ def _between(bounds: Range, name: str) -> st.SearchStrategy[int]:
 
 def faults_of(kinds: Sequence[What], store: StoreName = "memory") -> st.SearchStrategy[Fault]:
     """Draw a fault of one of these kinds that this store can have."""
-    possible = [kind for kind in kinds if store == "sqlite" or kind not in _OF_REAL_STORE]
+    possible = [kind for kind in kinds if store == "sqlite" or kind not in OF_REAL_STORE]
     if not possible:
         return st.nothing()
     # Deaths twice: they are what most promises are about.

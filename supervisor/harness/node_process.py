@@ -87,6 +87,7 @@ class NodeProcess(Process):
         #: The pool's last word.
         self.over: Exit | None = None
         self.ready = False
+        self._leaving = False
         self._trace = trace
         self._app = app
         self._broker = broker
@@ -113,6 +114,11 @@ class NodeProcess(Process):
         self._trouble = ""
         self._waiting: list[PoolEvent] = [StartPool()]
 
+    @property
+    def is_serving(self) -> bool:
+        """Whether it lives and was not asked to end."""
+        return self.alive and self.over is None and not self._leaving
+
     def tell(self, event: PoolEvent) -> None:
         """Something happened to the pool."""
         self._waiting.append(event)
@@ -120,6 +126,7 @@ class NodeProcess(Process):
 
     def stop(self, how: Stop = Stop.WARM) -> None:
         """Ask the node to end, as a signal does."""
+        self._leaving = True
         self.tell(StopAsked(how))
 
     def kill(self) -> None:
@@ -168,6 +175,7 @@ class NodeProcess(Process):
             self._fiber.sleep(min(times, default=0))
         self.line.leave("the worker stops")
         self.line.close()
+        self.die()
 
     def _note_heard(self) -> None:
         if self._attachment.heard_at > self._heard:

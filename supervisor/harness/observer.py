@@ -8,11 +8,12 @@ it) is looked for on the disk when the store is opened again.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import ParamSpec, TypeVar
 
 import msgspec
 
-from ...transport.errors import StoreFailed, StoreFull
+from ...transport.errors import StoreCorrupt, StoreFailed, StoreFull
 from ...transport.message import TERMINAL, Result, State
 from ...transport.sim.faults import DiskStopped
 from ...transport.store.base import Store
@@ -35,6 +36,8 @@ from ...transport.store.records import (
 from ...transport.verbs import FromBroker, ToBroker
 from .trace import Facts, Kind, Trace
 
+P = ParamSpec("P")
+T = TypeVar("T")
 _result = msgspec.msgpack.Decoder(Result)
 
 
@@ -49,6 +52,12 @@ class Observer:
 
     def broke(self, session: str) -> None:
         """Called before the core is told that a session's link is gone, or when it cuts it."""
+
+    def doubted(self) -> None:
+        """Called before the core is told of a frame that is none, or that came on a link which nobody has greeted."""
+
+    def refused(self) -> None:
+        """Called after the core was told of it, and has not taken it."""
 
     def said(self, session: str, verb: FromBroker) -> None:
         """Called before a verb leaves."""
@@ -95,6 +104,16 @@ class Observed(Observer):
         for observer in self.observers:
             observer.broke(session)
 
+    def doubted(self) -> None:
+        """As `Observer.doubted`."""
+        for observer in self.observers:
+            observer.doubted()
+
+    def refused(self) -> None:
+        """As `Observer.refused`."""
+        for observer in self.observers:
+            observer.refused()
+
     def said(self, session: str, verb: FromBroker) -> None:
         """As `Observer.said`."""
         for observer in self.observers:
@@ -125,6 +144,8 @@ class Observed(Observer):
                 if failure is not None:
                     facts["failure"] = failure.exc_type or failure.text
                 happened.append((Kind.STORED, self._lane, facts))
+            elif isinstance(record, Purge):
+                happened.append((Kind.PURGED, self._lane, {"mailbox": record.mailbox}))
         # Whoever listens may end the broker at this.
         self._trace.note_together(happened)
 
@@ -139,33 +160,47 @@ class ObservedStore:
     def __init__(self, store: Store, observed: Observed) -> None:
         self._store = store
         self._observed = observed
-        self.read_ready = store.read_ready
-        self.read_due = store.read_due
-        self.read_rows = store.read_rows
-        self.read_results = store.read_results
-        self.read_dead = store.read_dead
-        self.sweep = store.sweep
+        self.read_ready = self._telling(store.read_ready)
+        self.read_due = self._telling(store.read_due)
+        self.read_rows = self._telling(store.read_rows)
+        self.read_results = self._telling(store.read_results)
+        self.read_dead = self._telling(store.read_dead)
+        self.sweep = self._telling(store.sweep)
         self.count_dead = store.count_dead
         self.has_room = store.has_room
         self.close = store.close
+        #: It has said that what it holds is not what was written.
+        self.is_damaged = False
 
     def open(self) -> Recovered:
         """As `Store.open`."""
-        recovered = self._store.open()
+        recovered = self._telling(self._store.open)()
         self._observed.opened(recovered, self._store)
         return recovered
 
     def commit(self, records: Sequence[Record], synchronous: Synchronous) -> Committed:
         """As `Store.commit`."""
         try:
-            committed = self._store.commit(records, synchronous)
+            committed = self._telling(self._store.commit)(records, synchronous)
         except StoreFull:
             raise
-        except (StoreFailed, DiskStopped):
+        except (StoreFailed, StoreCorrupt, DiskStopped):
             self._observed.unsure(records)
             raise
         self._observed.committed(records, committed.duplicates)
         return committed
+
+    def _telling(self, do: Callable[P, T]) -> Callable[P, T]:
+        """Return this call of the store's, which notes damage that it finds."""
+
+        def tell(*args: P.args, **kwargs: P.kwargs) -> T:
+            try:
+                return do(*args, **kwargs)
+            except StoreCorrupt:
+                self.is_damaged = True
+                raise
+
+        return tell
 
 
 def keeps_the_contract(store: ObservedStore) -> Store:

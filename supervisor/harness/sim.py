@@ -24,7 +24,8 @@ from .clockwork import Process
 from .disks import StoreName
 from .drawing import Plan, Schedule
 from .effects import Effects
-from .faults import AWAY_SECONDS, Anchor, Fault, Injector, What
+from .faults import AWAY_SECONDS, Anchor, Fault, What
+from .injector import Injector
 from .inv import covered
 from .invariants import Watch
 from .node_process import NodeProcess

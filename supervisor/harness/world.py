@@ -30,6 +30,7 @@ from .effects import Effects
 from .escapes import allowing
 from .node_process import NodeProcess
 from .observer import Observed
+from .operator import Operator
 from .patches import install
 from .realm import Realm
 from .trace import Trace
@@ -84,6 +85,10 @@ class World:
         self._limits = PoolLimits(concurrency=children * slots if pool in ("threads", "asyncio") else children)
         self._max_tasks = max_tasks
         self._nodes_made = 0
+        self._strangers = 0
+        self._operator: Operator | None = None
+        #: No more faults begin.
+        self.is_calm = False
         self.broker: BrokerProcess
         #: Nodes that there are, dead ones among them.
         self.nodes: list[NodeProcess] = []
@@ -145,6 +150,9 @@ class World:
         """It stopped of itself, or its disk stopped it: somebody mends the disk and starts it again."""
         self.disk.crash(power=False)
         self.disk.heal()
+        if self.broker.found_damage and self.disk.put_copy_back() and self.broker.core is not None:
+            # It had begun on the damaged one, and what it has accepted since is not on the copy.
+            self.observed.disk_lied = True
         self.clockwork.after(BROKER_RESTART, self.restart_broker)
 
     def _pages(self, node: str, sessions: list[str]) -> list[Report]:
@@ -189,18 +197,74 @@ class World:
             self.clients[number] = client
         return client
 
+    @property
+    def peers(self) -> list[Process]:
+        """Everybody who lives and talks to the broker."""
+        clients = [client.process for client in self.clients if client.process.alive]
+        return [*self.children, *(node for node in self.nodes if node.alive), *clients]
+
+    @property
+    def mailboxes(self) -> list[str]:
+        """The broker's mailboxes by name."""
+        core = self.broker.core
+        return [] if core is None else sorted(core.broker.desk.mailboxes)
+
+    @property
+    def operator(self) -> Operator:
+        """Who looks after the cluster; he comes when he is first asked for."""
+        if self._operator is None:
+            process = Process(self.clockwork, "operator")
+            self._operator = Operator(SimClient(process, self.trace, [ADDRESS], self._session(process.lane)))
+        return self._operator
+
+    def count_stranger(self) -> int:
+        """Return the number of one more peer who is no part of the cluster."""
+        self._strangers += 1
+        return self._strangers
+
     def process(self, lane: str) -> Process | None:
         """Return who lives on this lane of the timeline."""
         everybody = [self.broker, *(client.process for client in self.clients), *self.nodes, *self.children]
         return next((process for process in everybody if process.lane == lane and process.alive), None)
 
     def link(self, lane: str) -> SimLink | None:
-        """Return the connection of who lives on this lane."""
+        """Return the connection to the broker of who lives on this lane."""
         for client in self.clients:
             if client.process.lane == lane:
                 return client.link
         process = self.process(lane)
         return process.line.link if isinstance(process, (NodeProcess, ChildProcess)) else None
+
+    def links_of(self, process: Process) -> list[SimLink]:
+        """Return every connection that this process has; the broker has all."""
+        if process is self.broker:
+            return [link for peer in self.peers for link in self.links_of(peer)]
+        links = [self.link(process.lane)]
+        if isinstance(process, ChildProcess) and process.client is not None:
+            links.append(process.client.link)
+        return [link for link in links if link is not None]
+
+    def links_of_host(self, host: str) -> list[SimLink]:
+        """Return every connection of this host's processes."""
+        return [link for process in self.peers if process.host == host for link in self.links_of(process)]
+
+    def pause(self, process: Process) -> None:
+        """SIGSTOP. Its heartbeats stop with it, and its links do not outlive that for long."""
+        if process.alive and not process.paused:
+            for link in self.links_of(process):
+                self.clockwork.network.mute(link)
+            process.pause()
+
+    def resume(self, process: Process) -> None:
+        """SIGCONT, if it was stopped."""
+        if process.paused:
+            for link in self.links_of(process):
+                self.clockwork.network.unmute(link)
+            process.resume()
+
+    def step_wall(self, microseconds: int) -> None:
+        """Set everybody's wall clock ahead, or back by a negative number."""
+        self.clockwork.clock.step_wall(microseconds)
 
     # --- user code -----------------------------------------------------------------------------------------------
 
@@ -228,13 +292,15 @@ class World:
 
     def settle(self, within: int = REST_WITHIN) -> None:
         """Let everything come to its end, with no more faults. Raises NeverAtRest and EscapedSimulation."""
+        self.is_calm = True
         self.disk.heal()
+        self.clockwork.network.rejoin_all()
+        for clock in self.clockwork.clocks:
+            clock.go_right()
         self.restart_broker()
-        workers = [process for node in self.nodes for process in (node, *node.children.values())]
-        for process in [self.broker, *workers]:
-            if process.paused:
-                process.resume()
-        if not any(node.alive for node in self.nodes):
+        for process in (self.broker, *self.peers):
+            self.resume(process)
+        if not any(node.is_serving for node in self.nodes):
             self.add_node()
         if not self.clockwork.run(self.at_rest, within):
             raise NeverAtRest(
@@ -250,7 +316,9 @@ class World:
         core = self.broker.core
         if core is None or not self.broker.is_up or core.waits:
             return False
-        return self._unfinished() == 0 and all(client.is_idle() for client in self.clients if client.process.alive)
+        operator = [] if self._operator is None else [self._operator.client]
+        clients = [client for client in self.clients if client.process.alive]
+        return self._unfinished() == 0 and all(client.is_idle() for client in (*clients, *operator))
 
     def _unfinished(self) -> int:
         core = self.broker.core

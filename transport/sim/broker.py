@@ -45,7 +45,7 @@ from ..broker.events import (
 from ..broker.settings import BrokerSettings
 from ..clock import Now
 from ..codec import BadFrame
-from ..errors import StoreFailed, StoreFull
+from ..errors import StoreError, StoreFull
 from ..message import Envelope
 from ..store.base import Store
 from ..store.records import Record, Synchronous
@@ -159,7 +159,7 @@ class SimBroker:
         if not isinstance(self._queue[0], Persist):
             try:
                 self._read(self._queue.popleft())
-            except StoreFailed as error:
+            except StoreError as error:
                 self.apply(PersistFailed(0, 0, False, str(error)))
             return True
         group: list[Persist] = []
@@ -173,7 +173,7 @@ class SimBroker:
         synchronous = max(persist.synchronous for persist in group)
         try:
             committed = self.store.commit(records, Synchronous(synchronous))
-        except (StoreFull, StoreFailed) as error:
+        except StoreError as error:
             # Whatever was asked for after a failed commit fails with it: its records are made anew.
             rest = [effect for effect in self._queue if isinstance(effect, Persist)]
             self._queue = deque(effect for effect in self._queue if not isinstance(effect, Persist))
@@ -215,7 +215,7 @@ class SimBroker:
                 case Stop():
                     self.stopped = effect
                 case Sweep():
-                    with suppress(StoreFailed):  # the next commit says so
+                    with suppress(StoreError):  # the next commit says so
                         self.store.sweep(self.now.wall, effect.limit)
                 case _:
                     if isinstance(effect, Persist) and self._on_persist is not None:

@@ -17,7 +17,7 @@ the whole process, so this holds for the world with all of its disks.) Nothing s
 
 Promised to survive, and what the store's tests hold it to: a power cut with any choice, a death at any call, a full
 disk, an error of any call. Not promised, and here to show that the tests notice: `lie`, a sync that answers and does
-nothing. Damage (`flip`) is found, not mended; in the log it is found as long as no power cut comes between, for that
+nothing. Damage (`flip`, `chop`) is found, not mended; in the log it is found as long as no power cut comes between, for that
 may take the file `confirmed` back, by which a damaged log differs from one that was torn.
 
 To try many things on one store, make it once, close it, and `fork` the disk for each of them.
@@ -166,6 +166,10 @@ class SimDisk:
     def flip(self, file: str, bit: int) -> None:
         """Turn over one bit of a file. What SQLite has in memory stays as it is."""
         self._files.named[file].flip(bit)
+
+    def chop(self, file: str, size: int) -> None:
+        """Let a file end after so many bytes. What SQLite has in memory stays as it is."""
+        self._files.named[file].chop(size)
 
     def heal(self) -> None:
         """Forget every armed fault that has not happened."""

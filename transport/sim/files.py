@@ -83,6 +83,11 @@ class SimFile:
             if bit >> 3 < len(face):
                 face[bit >> 3] ^= 1 << (bit & 7)
 
+    def chop(self, size: int) -> None:
+        """Lose what stands behind these bytes, on the medium and for who reads it from now on."""
+        for face in (self.data, self.medium):
+            del face[size:]
+
     def fork(self) -> SimFile:
         """Return a file that is the same and goes its own way."""
         other = SimFile(self.name)

@@ -284,6 +284,11 @@ class SimNetwork:
             for wire in self._wires.get(host, ()):
                 self._thaw(wire, Way.BOTH)
 
+    def rejoin_all(self) -> None:
+        """Rejoin every host."""
+        for host in list(self._parted):
+            self.rejoin(host)
+
     def mute(self, link: SimLink) -> None:
         """An end is stopped: its heartbeats too, and after HEARTBEAT_TIMEOUT the other end gives the link up."""
         wire = link.wire
