@@ -13,7 +13,7 @@ from .output import fail, filled, print_json, print_table
 EXIT_VIOLATED = 1
 EXIT_UNREADABLE = 2
 #: As `supervisor.harness.log_check` has it.
-REMEMBERED = 500_000
+REMEMBERED = 200_000
 
 
 @click.command("check-log")
@@ -26,7 +26,7 @@ REMEMBERED = 500_000
     default=REMEMBERED,
     show_default=True,
     metavar="N",
-    help="Know so many messages at once, at about 2 KB each; those that ended are forgotten first.",
+    help="Know so many messages at once, at about 1.5 KB each; those that ended are forgotten first.",
 )
 @json_option()
 def check_log(files: tuple[Path, ...], remember: int, as_json: bool) -> None:

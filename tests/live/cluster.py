@@ -171,6 +171,8 @@ class Cluster:
             "XDG_RUNTIME_DIR": str(self.runtime),
             MARK: self.mark,
         }
+        #: Where brokers and workers write down what happens; None: nowhere.
+        self.event_log: Path | None = None
         self.broker: Process | None = None
         self.workers: list[Worker] = []
         #: Leave the folder with its logs behind.
@@ -216,14 +218,17 @@ class Cluster:
 
     def broker_command(self) -> list[str]:
         """The arguments that start this cluster's broker."""
-        return ["broker", "--bind", self.address, "--data", str(self.folder / "data"), "--json"]
+        return ["broker", "--bind", self.address, "--data", str(self.folder / "data"), "--json", *self._log_option()]
+
+    def _log_option(self) -> list[str]:
+        return [] if self.event_log is None else ["--event-log", str(self.event_log)]
 
     def start_worker(
         self, app: str, *arguments: str, wait: bool = True, environment: dict[str, str] | None = None
     ) -> Worker:
         """Start a worker node for the application of this name; return it once its children are ready."""
         self._count += 1
-        command = ["worker", "-A", app, "-b", self.address, "--json", *arguments]
+        command = ["worker", "-A", app, "-b", self.address, "--json", *self._log_option(), *arguments]
         worker = Worker(self, f"worker{self._count}", command, environment)
         self.workers.append(worker)
         return worker.ready() if wait else worker

@@ -3,8 +3,9 @@
     python tests/live/storm.py --n 100        (or: make storm N=100)
 
 Runs `storming.Storm` for N rounds of four kills each: a child, a worker node's parent, the broker, a client. Writes one
-line of JSON a kill and one for the totals. The exit code is 0 if every promise was kept; at the first that was not, the
-storm ends with 1, says what it was, and leaves the logs in place. Ctrl-C ends it, and everything that it had started.
+line of JSON a kill and one for the totals. In the end the cluster's event log is judged as well. The exit code is 0 if
+every promise was kept; at the first that was not, the storm ends with 1, says what it was, and leaves the logs in
+place. Ctrl-C ends it, and everything that it had started.
 """
 
 from __future__ import annotations
@@ -38,12 +39,15 @@ def main(arguments: list[str]) -> int:
     storming: Any = importlib.import_module("tests.live.storming")
     cluster = live.Cluster()
     cluster.keep = options.keep
+    cluster.event_log = cluster.folder / "events.ndjson"
     tell({"storm": options.n, "seed": seed, "folder": str(cluster.folder)})
     began = time.monotonic()
     try:
         with cluster:
             try:
                 total = storming.Storm(cluster, seed, tell).run(options.n)
+                cluster.close()
+                total |= storming.check_log(cluster)
             except AssertionError:
                 cluster.keep = True
                 (cluster.folder / "state.txt").write_text(cluster.state())

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from greenroom.supervisor.harness.log_check import check_logs
 from greenroom.transport.message import State
 
 from . import stormy
@@ -283,6 +284,24 @@ class Storm:
         if self.seconds["child"] and _rank(self.seconds["child"], 0.99) >= CHILD_SECONDS:
             raise Violation(f"after the kill of a child its work began again too late: {json.dumps(total)}")
         return total
+
+
+def check_log(cluster: Cluster) -> dict[str, Any]:
+    """Judge the log of a cluster that has stopped; return how often each promise could have been broken.
+
+    Raises Violation.
+    """
+    assert cluster.event_log is not None, "the cluster has written a log"
+    verdict = check_logs([cluster.event_log])
+    if verdict.violation is not None:
+        raise Violation(verdict.violation.text())
+    if verdict.bad_lines:
+        raise Violation(f"the event log is damaged: {verdict.notes}")
+    return {
+        "log_events": verdict.events,
+        "premises": {judged.name: judged.premises for judged in verdict.invariants},
+        "notes": verdict.notes,
+    }
 
 
 def _rank(values: Sequence[float], share: float) -> float:
