@@ -59,6 +59,9 @@ class Observer:
     def refused(self) -> None:
         """Called after the core was told of it, and has not taken it."""
 
+    def failed(self) -> None:
+        """Called when the store has failed: nobody knows what it holds."""
+
     def said(self, session: str, verb: FromBroker) -> None:
         """Called before a verb leaves."""
 
@@ -113,6 +116,11 @@ class Observed(Observer):
         """As `Observer.refused`."""
         for observer in self.observers:
             observer.refused()
+
+    def failed(self) -> None:
+        """As `Observer.failed`."""
+        for observer in self.observers:
+            observer.failed()
 
     def said(self, session: str, verb: FromBroker) -> None:
         """As `Observer.said`."""
@@ -191,13 +199,17 @@ class ObservedStore:
         return committed
 
     def _telling(self, do: Callable[P, T]) -> Callable[P, T]:
-        """Return this call of the store's, which notes damage that it finds."""
+        """Return this call of the store's, which tells of damage and failure."""
 
         def tell(*args: P.args, **kwargs: P.kwargs) -> T:
             try:
                 return do(*args, **kwargs)
+            except StoreFailed:
+                self._observed.failed()
+                raise
             except StoreCorrupt:
                 self.is_damaged = True
+                self._observed.failed()
                 raise
 
         return tell

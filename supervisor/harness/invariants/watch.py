@@ -21,6 +21,7 @@ from ..trace import Event, Kind
 from ..world import REST_WITHIN, NeverAtRest, World
 from .base import Invariant, Vacuous, Violated
 from .commits import Bound
+from .intake import Wire
 from .ledger import Ledger
 from .rest import OnePlace
 from .table import make, sentence_of
@@ -38,6 +39,28 @@ class _Relay(Observer):
         """As `Observer.opened`."""
         if self._watch.judges:
             self._watch.ledger.opened(recovered, store)
+            for observer in self._observing:
+                observer.opened(recovered, store)
+
+    def failed(self) -> None:
+        """As `Observer.failed`."""
+        for observer in self._observing:
+            observer.failed()
+
+    def doubted(self) -> None:
+        """As `Observer.doubted`."""
+        for observer in self._observing:
+            observer.doubted()
+
+    def refused(self) -> None:
+        """As `Observer.refused`."""
+        if not self._watch.judges:
+            return
+        try:
+            for observer in self._observing:
+                observer.refused()
+        except Violated as violation:
+            self._watch.broken(violation)
 
     def heard(self, session: str, verb: ToBroker) -> None:
         """As `Observer.heard`."""
@@ -107,6 +130,8 @@ class Watch:
             if isinstance(invariant, Bound):
                 invariant.world = world
                 invariant.unsettled = self.ledger.unsettled
+            if isinstance(invariant, Wire):
+                invariant.world = world
             if isinstance(invariant, OnePlace):
                 invariant.world = world
                 self._place = invariant

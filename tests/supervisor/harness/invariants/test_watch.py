@@ -17,6 +17,7 @@ import pytest
 from greenroom.actors.app import App
 from greenroom.supervisor.harness.invariants import ALL, NOT_YET, Vacuous, Violated, Watch, make
 from greenroom.supervisor.harness.routed import RoutedClient
+from greenroom.supervisor.harness.stranger import Stranger, noise
 from greenroom.supervisor.harness.trace import Event, Kind
 from greenroom.supervisor.harness.world import World
 from greenroom.transport.broker import deaths
@@ -165,6 +166,20 @@ def play_seeded(make_play: MakePlay, seed: int) -> Play:
     return play
 
 
+def play_with_an_operator(make_play: MakePlay) -> Play:
+    """Play a world in which a dead letter is redriven, a stranger talks, and a sync of the disk fails."""
+    play = make_play()
+    play.poison.delay(1)
+    play.watch.settle()
+    play.world.operator.redrive()
+    Stranger(play.world, noise(random.Random(0)))
+    play.world.run_for(1)
+    play.world.disk.fail()
+    play.safe.delay(1)
+    play.watch.settle()
+    return play
+
+
 def test_no_invariant_speaks_where_children_nodes_and_brokers_are_killed_and_all_have_had_occasion_to(
     make_play: MakePlay,
 ) -> None:
@@ -173,6 +188,7 @@ def test_no_invariant_speaks_where_children_nodes_and_brokers_are_killed_and_all
         play = play_seeded(make_play, seed)
         premises.update(play.watch.premises())
         play.world.close()
+    premises.update(play_with_an_operator(make_play).watch.premises())
     assert [invariant.name for invariant in ALL if not premises[invariant.name]] == []
 
 
