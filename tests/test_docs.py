@@ -29,8 +29,10 @@ from greenroom.actors.settings.names import IGNORED
 from greenroom.actors.tasks.attributes import TaskAttributes
 from greenroom.actors.tasks.options import CALL_OPTIONS, FROM_SETTINGS
 from greenroom.supervisor.cli.main import VERBS, cli
+from greenroom.supervisor.harness.invariants.runs import BY_EVENTS
 from greenroom.supervisor.pool.limits import PoolLimits
 from greenroom.transport.broker.settings import BrokerSettings
+from greenroom.transport.event_log import FACTS
 from greenroom.transport.store.schema import TABLES
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -289,7 +291,9 @@ def broken_paths(name: str, text: str) -> Iterator[str]:
 def wrong_commands(name: str, text: str) -> Iterator[str]:
     """Commands with a verb, a verb of `dead`, or an option that is not there."""
     for snippet in snippets(text):
-        for match in re.finditer(r"(?<!from )(?<![\w./`])(?:\S*/)?greenroom ([a-z]+)(?: ([a-z]+))?([^`;]*)", snippet):
+        for match in re.finditer(
+            r"(?<!from )(?<![\w./`])(?:\S*/)?greenroom ([a-z]+(?:-[a-z]+)*)(?: ([a-z]+))?([^`;]*)", snippet
+        ):
             verb, second, rest = match[1], match[2] or "", f" {match[2] or ''}{match[3]}"
             if verb in NOT_VERBS:
                 continue
@@ -521,6 +525,20 @@ def test_the_words_of_a_brokers_notices_are_told() -> None:
 
 def test_the_words_of_a_workers_notices_are_told() -> None:
     assert_same(names_in(rows_after(page("docs/operations.md"), "worker notices")), worker_notices(), "notices")
+
+
+def test_the_kinds_of_events_are_told_with_the_facts_that_they_have() -> None:
+    rows = rows_after(page("docs/operations.md"), "event kinds")
+    assert_same(names_in(rows), [str(kind) for kind in FACTS], "kinds of events")
+    facts = {str(kind): list(facts) for kind, facts in FACTS.items()}
+    for cells in rows:
+        for kind in ticked(cells[0]):
+            assert ticked(cells[1]) == facts[kind], f"a {kind} has {facts[kind]}"
+
+
+def test_the_promises_that_events_suffice_for_are_told() -> None:
+    rows = rows_after(page("docs/operations.md"), "judged by events")
+    assert_same(names_in(rows), [invariant.name for invariant in BY_EVENTS], "promises")
 
 
 def test_the_errors_that_are_explained_are_those_that_are_said() -> None:
