@@ -42,6 +42,8 @@ PAGES = ("README.md", "CHANGELOG.md", "docs", "benchmarks/README.md")
 FOLDER_OR_SOURCE = re.compile(
     r"(?:actors|transport|supervisor|tests|examples|docs|benchmarks|\.ci|\.dev)/(?:[\w./-]*/|[\w./-]*\.(?:py|md|toml))?"
 )
+#: A command: its verb, perhaps a second word, and the rest.
+COMMAND = re.compile(r"(?<!from )(?<![\w./`])(?:\S*/)?greenroom ([a-z]+(?:-[a-z]+)*)(?: ([a-z]+))?([^`;]*)")
 #: Verbs that a page names to say that they are not there.
 NOT_VERBS = ("beat",)
 #: Settings that the code reads or writes, and that lead to nothing all the same: each with where it ends.
@@ -291,9 +293,7 @@ def broken_paths(name: str, text: str) -> Iterator[str]:
 def wrong_commands(name: str, text: str) -> Iterator[str]:
     """Commands with a verb, a verb of `dead`, or an option that is not there."""
     for snippet in snippets(text):
-        for match in re.finditer(
-            r"(?<!from )(?<![\w./`])(?:\S*/)?greenroom ([a-z]+(?:-[a-z]+)*)(?: ([a-z]+))?([^`;]*)", snippet
-        ):
+        for match in COMMAND.finditer(snippet):
             verb, second, rest = match[1], match[2] or "", f" {match[2] or ''}{match[3]}"
             if verb in NOT_VERBS:
                 continue
