@@ -225,6 +225,9 @@ class BrokerProcess(Process):
             for verb in verbs:
                 if isinstance(verb, Hello):
                     self._names[link] = self._lane_of(verb.session)
+                    if self._links.get(verb.session, link) != link:
+                        # Its old link is still up, and from here on nobody listens there.
+                        self._trace.note(Kind.DETACHED, self.lane, to=self._names[link])
                     self._sessions[link] = verb.session
                     self._links[verb.session] = link
                     self._allowed[link] = _ROLES.get(verb.role, ())
@@ -234,6 +237,7 @@ class BrokerProcess(Process):
 
     def _broke(self, link: int) -> None:
         session = self._sessions.pop(link, "")
+        self._allowed.pop(link, None)
         if session and self._links.get(session) == link:
             del self._links[session]
             self._trace.note(Kind.DETACHED, self.lane, to=self._names[link])

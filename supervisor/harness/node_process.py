@@ -119,6 +119,11 @@ class NodeProcess(Process):
         """Whether it lives and was not asked to end."""
         return self.alive and self.over is None and not self._leaving
 
+    @property
+    def is_heard(self) -> bool:
+        """Whether the broker has it, and has all of its reports."""
+        return self.line.attached and not len(self._reports)
+
     def tell(self, event: PoolEvent) -> None:
         """Something happened to the pool."""
         self._waiting.append(event)

@@ -302,14 +302,24 @@ class World:
             self.resume(process)
         if not any(node.is_serving for node in self.nodes):
             self.add_node()
-        if not self.clockwork.run(self.at_rest, within):
+        if not self.clockwork.run(self.is_well, within):
             raise NeverAtRest(
-                f"QUIESCE: {self._unfinished()} messages were not finished {within // SECOND} simulated seconds after "
-                "the last fault"
+                f"QUIESCE: {self._unfinished()} messages were not finished{self._unwell()} {within // SECOND} simulated "
+                "seconds after the last fault"
             )
         if self.realm.escaped is not None:
             # Raised before where it happened, unless its process died of it or user code swallowed it.
             raise self.realm.escaped
+
+    def is_well(self) -> bool:
+        """Whether it is at rest, every worker is there and has said what it knows, and no body runs any more."""
+        return self.at_rest() and not self._unwell()
+
+    def _unwell(self) -> str:
+        nodes = [node.lane for node in self.nodes if node.is_serving and not node.is_heard]
+        children = [child.lane for child in self.children if child.is_busy]
+        absent = f", {', '.join(nodes)} not heard" if nodes else ""
+        return f"{absent}, {', '.join(children)} still busy" if children else absent
 
     def at_rest(self) -> bool:
         """Whether nothing waits, nothing runs and every call is answered."""
