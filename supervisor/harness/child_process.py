@@ -63,6 +63,8 @@ class ChildProcess(Process):
         )
         #: What the page said when the process ended.
         self.evidence: PageContents | None = None
+        #: When it ended, in true boot time; 0: it lives.
+        self.ended_at = 0
         #: The link of what bodies send; made when one does.
         self.client: SimClient | None = None
         self._config = config
@@ -99,6 +101,11 @@ class ChildProcess(Process):
         self._bodies.io = self._loop
         self._wakeup.fiber = self.fiber(self._run)
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether a body runs in it."""
+        return bool(self._bodies.running)
+
     def tell(self, word: ToChild) -> None:
         """The parent says this on the pipe."""
         self._pipe.tell(word)
@@ -126,6 +133,7 @@ class ChildProcess(Process):
             # It is dead, or about to be: whoever is told of its death may kill it once more.
             return
         self.evidence = contents_of(self.page.raw())
+        self.ended_at = self.clockwork.now.boot
         how = f"signal {signal}" if signal else f"exit {code}"
         running = list(self._bodies.running.values())
         if code != 0 or running:
