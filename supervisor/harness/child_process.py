@@ -179,7 +179,8 @@ class ChildProcess(Process):
         self._bodies.interrupt(position, SoftTimeLimitExceeded())
 
     def _interrupt(self, interrupt: Interrupt) -> None:
-        if interrupt.how not in (0, signals.SIGUSR1):
+        # As prefork does; a thread or a coroutine cannot be killed, whatever the signal was to be.
+        if interrupt.how not in (0, signals.SIGUSR1) and self._config.pool not in ("threads", "asyncio"):
             self.kill(interrupt.how, by="itself")
             return
         self._bodies.interrupt(interrupt.position, error_of(interrupt))

@@ -25,6 +25,8 @@ BOUND: Final = "BOUND"
 CREDIT: Final = "CREDIT"
 TIME: Final = "TIME"
 D7: Final = "D7"
+D14: Final = "D14"
+D25: Final = "D25"
 CODEC: Final = "CODEC"
 PLACE: Final = "PLACE"
 

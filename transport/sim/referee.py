@@ -6,10 +6,13 @@ broker's records and verbs are judged by them. Its judgements, by the names that
 - LOSS: a message leaves its row for a reason: its child or an operator said so, its time was over, its holder was lost.
 - SPUR: a message is leased a second time only after its holder broke, gave it back, or asked for it again.
 - LIMIT: nothing is leased beyond its bound, and a dead letter has reached it.
+- D25: a suspect is leased to nobody but a quarantine child.
 - INNOCENT: nobody is blamed for more deaths than he was in.
 - ORDER: first deliveries of one sender, mailbox and priority go out in the order in which they were accepted.
 - RESULT: what is terminal stays as it is.
-- D7: no Deliver leaves before its lease, no Confirm before its number, is in the store.
+- D7: no Deliver leaves before its lease, no Confirm before its number, is in the store; no position and no lease has
+  the number of an older one.
+- POISON: a dead letter is one once, with its story, and stays in the store.
 - TIME: nothing goes out before it is due or after it has expired.
 
 All raise AssertionError. A power cut is announced by `lost_power`: what was promised less than that may be lost in it.
@@ -97,6 +100,8 @@ class Facts:
         self.forgotten: dict[str, None] = {}
         #: Ids that may have been lost or doubled: their mailbox did not promise to survive what happened.
         self.excused: dict[str, None] = {}
+        #: Sessions of quarantine children.
+        self.quarantine: dict[str, None] = {}
         #: Ids of messages of which the store knows nothing.
         self.transient: dict[str, None] = {}
 
@@ -135,6 +140,10 @@ class Referee:
         self.pasts: dict[int, Past] = {}
         self.leases: dict[int, dict[int, None]] = {}
         self.holders: dict[int, str] = {}
+        #: Every lease that ever was in the store, also of what did not survive: its session and positions.
+        self.used: dict[int, tuple[str, dict[int, None]]] = {}
+        #: The disk has lost what it was synced for: numbers may come again.
+        self.forgetful = False
         #: Lease -> how often its session had broken when it was made.
         self.made: dict[int, int] = {}
         self.numbers: dict[str, int] = {}
@@ -153,11 +162,27 @@ class Referee:
             if not self.gone.get(base, 0) >> index & 1
         }
 
-    def making(self, records: Sequence[Record]) -> None:
-        """These records were made; they are not on the disk yet."""
+    def making(self, records: Sequence[Record], wall: int) -> None:
+        """These records were made at this wall time; they are not on the disk yet."""
         for record in records:
-            if isinstance(record, Lease):
-                self.made.setdefault(record.lease, self.facts.breaks[record.session])
+            if isinstance(record, Lease) and record.lease not in self.made:
+                self.made[record.lease] = self.facts.breaks[record.session]
+                for position in record.positions:
+                    self._not_expired(position, records, wall)
+
+    def _not_expired(self, position: int, records: Sequence[Record], wall: int) -> None:
+        """TIME: what is leased now has not expired. It may have come in the same pass."""
+        known = self.known.get(position)
+        if known is not None:
+            envelope = known.envelope
+        else:
+            rows = [r for r in records if isinstance(r, Append) and 0 <= position - r.base < r.count]
+            if not rows:
+                return  # of a mailbox of durability "memory", or of a row that is on its way
+            envelope = decode_envelopes(rows[0].blob)[position - rows[0].base]
+        expires = envelope.more.expires if envelope.more is not None else 0
+        self.judged["TIME"] += expires > 0
+        assert not 0 < expires <= wall, f"TIME: {envelope.id} goes out {wall - expires} us after it has expired"
 
     # --- commits -------------------------------------------------------------------------------------------------
 
@@ -208,6 +233,10 @@ class Referee:
         self.gone[record.base] = 0
         for index, envelope in enumerate(decode_envelopes(record.blob)):
             position = record.base + index
+            before = self.known.get(position)
+            assert before is None or self.forgetful, (
+                f"D7: {envelope.id} gets position {position}, which was that of {before.envelope.id}"
+            )
             first = envelope.id not in self.first
             self.first.setdefault(envelope.id, position)
             self.known[position] = Known(
@@ -216,6 +245,11 @@ class Referee:
 
     def _leased(self, record: Lease) -> None:
         session = record.session
+        holder, positions = self.used.setdefault(record.lease, (session, dict.fromkeys(record.positions)))
+        assert holder == session or self.forgetful, f"D7: lease {record.lease} of {session} was one of {holder} before"
+        assert self.forgetful or all(position in positions for position in record.positions), (
+            f"D7: lease {record.lease} is of {record.positions} and was one of {list(positions)} before"
+        )
         before = self.leases.setdefault(record.lease, {})
         if record.lease in self.holders:
             assert self.holders[record.lease] == session
@@ -227,11 +261,11 @@ class Referee:
             known = self.known.get(position)
             if known is None:
                 continue  # of a mailbox of durability "memory"
-            self._may_go_out(known)
+            self._may_go_out(known, session)
             known.leased = (session, self.made[record.lease], record.lease)
 
-    def _may_go_out(self, known: Known) -> None:
-        """SPUR, LIMIT, ORDER and TIME at a lease."""
+    def _may_go_out(self, known: Known, to: str) -> None:
+        """SPUR, LIMIT, D25, ORDER and TIME at a lease."""
         facts = self.facts
         id = known.envelope.id
         base = max(base for base in self.rows if base <= known.position) if self.rows else 0
@@ -246,6 +280,9 @@ class Referee:
         if past is not None:
             self.judged["LIMIT"] += 1
             assert within(past, bound_of(known.envelope)), f"LIMIT: {id} goes out with {past.counters()}"
+            if is_blamed(past, bound_of(known.envelope)):
+                self.judged["D25"] += 1
+                assert to in facts.quarantine, f"D25: {id} goes out to {to} with {past.counters()}"
             assert past.due <= self.latest, f"TIME: {id} comes back {past.due - self.latest} us early"
         more = known.envelope.more
         due = max(known.due, more.due if more is not None else 0)
@@ -410,6 +447,7 @@ class Referee:
 
         `lost`: mailboxes of this durability and of weaker ones may have lost something; None: not even these.
         """
+        self.forgetful = self.forgetful or lost is Durability.CLUSTER
         before = self.unsettled()
         self.rows = {base: count for base, (count, _) in disk.rows.items()}
         self.gone = {base: gone for base, (_, gone) in disk.rows.items()}
@@ -424,6 +462,10 @@ class Referee:
             self.excuse(lost)
         self.terminal = {id: row for id, row in self.terminal.items() if disk.results.get(id) == row}
         self.pasts = {position: decode_past(blob) for position, blob in disk.pasts.items()}
+        for position, letter in self.dead.items():
+            if lost is None or lost < Durability.PROCESS or self.durability(letter.mailbox) > lost:
+                self.judged["POISON"] += 1
+                assert position in disk.dead, f"POISON: the dead letter of {letter.id} did not survive the broker's end"
         self.dead = dict(disk.dead)
         self.numbers = dict(disk.numbers)
         for lease in [lease for lease in self.holders if lease not in disk.leases]:

@@ -116,7 +116,7 @@ class World:
     def _persisting(self, records: list[Record]) -> None:
         """CREDIT, at the end of the pass that gave."""
         given = [record for record in records if isinstance(record, Lease) and record.lease not in self.referee.made]
-        self.referee.making(records)
+        self.referee.making(records, self.sim.now.wall)
         check_credit(self.sim.broker, given, SETTINGS.short_task)
 
     # --- who comes and goes --------------------------------------------------------------------------------------
@@ -145,6 +145,8 @@ class World:
     ) -> SimChild:
         """A new child of a node."""
         child = node.child(mailboxes, slots=slots, window=window, kind=kind, actors=["Counter"])
+        if kind == ChildKind.QUARANTINE:
+            self.facts.quarantine[child.session] = None
         self.sessions_by_link[child.link] = child.session
         return child
 

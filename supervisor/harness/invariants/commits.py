@@ -72,7 +72,17 @@ class CommitFirst(Ledgered):
     """D7."""
 
     name = "D7"
-    sentence = "Nothing is confirmed before it is in the store, and nothing handed out before its lease is."
+    sentence = (
+        "Nothing is confirmed before it is in the store, and nothing handed out before its lease is; the number of a "
+        "position or a lease is used once."
+    )
+
+
+class Alone(Ledgered):
+    """D25."""
+
+    name = "D25"
+    sentence = "What may have ended its process is handed out to nobody but a quarantine child, until it is settled."
 
 
 class Codec(Invariant, Observer):

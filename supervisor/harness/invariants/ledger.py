@@ -23,6 +23,7 @@ from ....transport.store.base import Store
 from ....transport.store.records import Dead, Lease, MailboxRow, Past, Record, Recovered
 from ....transport.verbs import (
     Attach,
+    ChildKind,
     Durability,
     FromBroker,
     Goodbye,
@@ -42,7 +43,7 @@ from ..world import World
 #: More dead letters than this are not looked at.
 _LETTERS: Final = 100_000
 #: What the referee's judgements are of, by the first word of what he says. What he does not name is LOSS.
-JUDGED: Final = ("LOSS", "SPUR", "LIMIT", "POISON", "INNOCENT", "ORDER", "RESULT", "TIME", "D7", "CREDIT")
+JUDGED: Final = ("LOSS", "SPUR", "LIMIT", "POISON", "INNOCENT", "ORDER", "RESULT", "TIME", "D7", "D25", "CREDIT")
 
 Raise = Callable[[str, str], object]
 
@@ -74,7 +75,7 @@ class Ledger(Observer):
 
     def __init__(self, world: World, raise_: Raise) -> None:
         settings: BrokerSettings = world.settings
-        self.facts = WorldFacts(lambda: world.clockwork.now.boot, settings.reattach_patience)
+        self.facts = WorldFacts(lambda: world.broker.now.boot, settings.reattach_patience)
         self.referee = Referee(self.facts, {}, settings.acquired_max, settings.durability)
         self._world = world
         self._raise = raise_
@@ -116,7 +117,7 @@ class Ledger(Observer):
                 ),
                 lost,
             )
-        boot = self._world.clockwork.now.boot
+        boot = self._world.broker.now.boot
         for session in self._sessions:
             self.facts.down[session] = boot
 
@@ -129,6 +130,8 @@ class Ledger(Observer):
                 if verb.role == Role.CHILD:
                     self._sessions[verb.session] = None
             case Attach(held=held):
+                if verb.kind == ChildKind.QUARANTINE:
+                    facts.quarantine[session] = None
                 self._attached(session, [(holding.position, holding.lease) for holding in held])
             case Settle(outcomes=outcomes):
                 self._said(outcomes)
@@ -155,7 +158,7 @@ class Ledger(Observer):
 
     def broke(self, session: str) -> None:
         """Its latest link is gone."""
-        self.facts.down[session] = self._world.clockwork.now.boot
+        self.facts.down[session] = self._world.broker.now.boot
 
     def said(self, session: str, verb: FromBroker) -> None:
         """The broker says this."""
@@ -166,9 +169,12 @@ class Ledger(Observer):
     def making(self, records: Sequence[Record]) -> None:
         """Records were made."""
         referee = self.referee
-        referee.latest = max(referee.latest, self._world.clockwork.now.wall)
-        referee.making(records)
+        referee.latest = max(referee.latest, self._world.broker.now.wall)
         core = self._world.broker.core
+        # As the core reads it: a fault may have set the clock within this turn.
+        now = self._world.broker.now if core is None else core.now
+        with self._judging():
+            referee.making(records, now.wall)
         # First, since in the same pass it may have gone to somebody else.
         for record in records:
             if isinstance(record, (Past, Dead)):
@@ -199,7 +205,7 @@ class Ledger(Observer):
     def on_event(self, event: Event) -> None:
         """Take down what only the world knows."""
         # Also what has made no record: something may have become due, and the clock is set back next.
-        self.referee.latest = max(self.referee.latest, self._world.clockwork.now.wall)
+        self.referee.latest = max(self.referee.latest, self._world.broker.now.wall)
         facts = event.facts
         if event.kind is Kind.DEATH and "by" not in facts:
             for id in facts.get("running", ()):

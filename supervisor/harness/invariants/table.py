@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Final
 
 from .base import Invariant
-from .commits import Bound, Codec, CommitFirst, Credit, Innocent, Loss, Order, Time
-from .rest import OnePlace, Quiesce
+from .commits import Alone, Bound, Codec, CommitFirst, Credit, Innocent, Loss, Order, Time
+from .rest import OnePlace, Quiesce, Reported
 from .runs import AtLeastOnce, AtMostOnce, Limit, OneResult, Poison, Spurious
 
 #: Every invariant that is judged, in the order in which guarantees name them.
@@ -26,6 +26,8 @@ ALL: Final[tuple[type[Invariant], ...]] = (
     Credit,
     Time,
     CommitFirst,
+    Reported,
+    Alone,
     Codec,
     OnePlace,
 )

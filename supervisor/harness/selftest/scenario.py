@@ -14,11 +14,12 @@ from hypothesis import strategies as st
 
 from ....transport.broker.settings import BrokerSettings
 from ....transport.message import TERMINAL, Flag
-from ....transport.verbs import ChildKind
+from ....transport.verbs import ChildKind, Durability
 from ..child_process import ChildProcess
 from ..client import SECOND
 from ..drawing import Plan, Schedule, plans
-from ..faults import Fault, Injector, every
+from ..faults import Fault, every
+from ..injector import Injector
 from ..invariants import Violated, Watch
 from ..invariants.base import Invariant
 from ..routed import RoutedClient
@@ -29,6 +30,8 @@ from .shop import Shop
 OPERATIONS_MAX: Final = 12
 #: How long faults may go on, in simulated time.
 CHAOS: Final = 120 * SECOND
+#: What is at rest stays so: seconds after which it is judged again.
+AFTERWARDS: Final = 20
 #: What a mailbox holds in some of the worlds.
 SMALL: Final = 4
 SAME_ID: Final = "the one for {}"
@@ -53,6 +56,7 @@ class Work(msgspec.Struct, frozen=True):
     sends: tuple[Send, ...]
     pool: str = "prefork"
     small: bool = False
+    durability: Durability = Durability.DISK
 
     def size(self) -> tuple[int, int, int]:
         """Return how much there is of it: faults, tasks, deviations."""
@@ -67,6 +71,10 @@ def _sends() -> st.SearchStrategy[Send]:
             (
                 "early",
                 "late",
+                "moody late",
+                "moody early",
+                "quick late",
+                "quick early",
                 "poison",
                 "slow early",
                 "slow late",
@@ -79,7 +87,7 @@ def _sends() -> st.SearchStrategy[Send]:
                 "long early",
             )
         ),
-        count=st.sampled_from((1, 2, 3, 6)),
+        count=st.sampled_from((1, 2, 3, 6, 12)),
         client=st.integers(0, 1),
         after=st.sampled_from((0.0, 0.0, 0.02, 1.0, 6.0)),
     )
@@ -104,6 +112,7 @@ def works() -> st.SearchStrategy[Work]:
         sends=st.lists(_sends(), min_size=1, max_size=OPERATIONS_MAX).map(tuple),
         pool=st.sampled_from(("prefork", "prefork", "threads")),
         small=st.sampled_from((False, False, False, True)),
+        durability=st.sampled_from((Durability.DISK, Durability.DISK, Durability.PROCESS)),
     )
 
 
@@ -117,6 +126,8 @@ class Stored(Invariant):
         super().__init__()
         self._kept: dict[str, None] = {}
         self._confirmed: dict[str, None] = {}
+        #: How each message came to its end.
+        self.ends: dict[str, str] = {}
 
     def on_event(self, event: Event) -> None:
         """Take down who was confirmed."""
@@ -130,7 +141,7 @@ class Stored(Invariant):
 
     def at_rest(self, world: World) -> None:
         """Ask the store."""
-        ids = [id for id in self._confirmed if id not in self.excused]
+        ids = [id for id in self._confirmed if id not in self.excused and self.ends.get(id) != "purged"]
         rows = world.broker.store.read_results(ids, 0)
         ended = {row.id for row in rows if row.state in TERMINAL}
         for id in ids:
@@ -200,9 +211,12 @@ class Trial:
         """Build the world, let it happen, and judge it."""
         work, shop = self.work, self._shop
         plan = work.plan
-        shop.ran.clear()
+        shop.begin()
         schedule = Schedule(plan.turns, plan.jitter)
         slots = 2 if work.pool == "threads" else 1
+        settings = BrokerSettings(durability=work.durability)
+        if work.small:
+            settings = msgspec.structs.replace(settings, mailbox_max_messages=SMALL)
         world = World(
             shop.app,
             nodes=plan.nodes,
@@ -210,14 +224,16 @@ class Trial:
             slots=slots,
             clients=plan.clients,
             pool=work.pool,
-            settings=BrokerSettings(mailbox_max_messages=SMALL) if work.small else None,
+            settings=settings,
             choose=schedule,
             seed=plan.jitter,
         )
         factory = shop.app.client_factory
         try:
             watch = Watch(world)
-            own = [Stored(), Strength(1 if slots > 1 else plan.children), Holder()]
+            stored = Stored()
+            stored.ends = watch.ledger.referee.ends
+            own = [stored, Strength(1 if slots > 1 else plan.children), Holder()]
             for invariant in own:
                 invariant.excused = watch.ledger.facts.excused
                 world.trace.listen(invariant.on_event)
@@ -237,8 +253,9 @@ class Trial:
                 world.clockwork.run(world.at_rest, CHAOS)
                 injector.disarm()
                 watch.settle()
-                world.run_for(10)
+                world.run_for(AFTERWARDS)
             watch.check()
+            watch.at_rest()
             for invariant in own:
                 invariant.at_rest(world)
         finally:

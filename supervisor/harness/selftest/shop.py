@@ -22,6 +22,7 @@ class Shop:
     def __init__(self) -> None:
         self.app = app = App("selftest", set_as_current=False)
         self.ran = Counter[str]()
+        self.moods = 0
         self.tasks: dict[str, Task[Any, Any]] = {}
         late = {"acks_late": True, "reject_on_worker_lost": True}
 
@@ -31,6 +32,17 @@ class Shop:
         def run(self_: Any) -> str:
             self.ran[self_.request.id] += 1
             return str(self_.request.id)
+
+        def quick(self_: Any) -> str:
+            # Short enough to be handed out ahead of time, and not over at once.
+            time.sleep(0.002)
+            return run(self_)
+
+        def moody(self_: Any) -> str:
+            # Quick until it has been measured, and now and then slow: what was handed out ahead of time waits for it.
+            self.moods += 1
+            time.sleep(3 if self.moods % 5 == 0 else 0.002)
+            return run(self_)
 
         def slow(self_: Any) -> str:
             time.sleep(3)
@@ -62,6 +74,10 @@ class Shop:
 
         task("early", run, bind=True)
         task("late", run, bind=True, **late)
+        task("quick early", quick, bind=True)
+        task("quick late", quick, bind=True, **late)
+        task("moody early", moody, bind=True)
+        task("moody late", moody, bind=True, **late)
         task("slow early", slow, bind=True)
         task("slow late", slow, bind=True, **late)
         task("long early", long, bind=True)
@@ -72,3 +88,8 @@ class Shop:
         task("retry", retry, bind=True, max_retries=1)
         task("give back", give_back, bind=True, **late)
         task("hang", slow, bind=True, time_limit=1, **late)
+
+    def begin(self) -> None:
+        """Forget the world before: nothing has run yet."""
+        self.ran.clear()
+        self.moods = 0
