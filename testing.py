@@ -9,6 +9,7 @@ from .supervisor.harness import faults, inv
 from .supervisor.harness.clockwork import Endless
 from .supervisor.harness.effects import Effect, Effects, Verdict, record, seen_sometimes, sometimes, yield_point
 from .supervisor.harness.escapes import EscapedSimulation
+from .supervisor.harness.exhaust import TooMany, Tried, exhaust
 from .supervisor.harness.faults import Anchor, Fault, What
 from .supervisor.harness.invariants import Vacuous, Violated
 from .supervisor.harness.machine import Cluster, ClusterMachine, machine_settings
@@ -33,11 +34,14 @@ __all__ = [
     "NeverAtRest",
     "Sent",
     "Sim",
+    "TooMany",
     "Trace",
+    "Tried",
     "Vacuous",
     "Verdict",
     "Violated",
     "What",
+    "exhaust",
     "faults",
     "inv",
     "machine_settings",

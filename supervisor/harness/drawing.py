@@ -97,6 +97,8 @@ class Schedule:
 
     def __init__(self, turns: Sequence[tuple[int, int]] = (), jitter: int = 0) -> None:
         self._begun = False
+        #: Among how many it has chosen, choice by choice.
+        self.counts: list[int] = []
         self.follow(turns, jitter)
 
     def follow(self, turns: Sequence[tuple[int, int]], jitter: int) -> None:
@@ -115,6 +117,7 @@ class Schedule:
         if not self._begun:
             return 0
         self._asked += 1
+        self.counts.append(count)
         pick = self._picks.get(self._asked)
         if pick is not None:
             return pick % count
