@@ -87,9 +87,8 @@ class Course:
 
     def failed(self, sim: Sim) -> None:
         """An example has failed: the first one, or a smaller one."""
-        size = Size(
-            len(sim.injector.done), sum(len(e.facts["ids"]) for e in sim.trace.events if e.kind is Kind.PUBLISH)
-        )
+        tasks = sum(len(event.facts["ids"]) for event in sim.trace.events if event.kind is Kind.PUBLISH)
+        size = Size(len(sim.injector.done), tasks)
         self.examples += self._first is None
         self._first = self._first or size
         self._last = size

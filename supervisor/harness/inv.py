@@ -67,5 +67,5 @@ def covered(covers: Iterable[str], invariants: Iterable[str] | None) -> tuple[st
         judged = checked(invariants)
         left = [name for name in chosen if name not in judged]
         if left:
-            raise ValueError(f"covers {', '.join(left)}, of which nothing is judged; invariants are {', '.join(judged)}")
+            raise ValueError(f"covers {', '.join(left)}, which are not among the invariants {', '.join(judged)}")
     return chosen

@@ -2,8 +2,8 @@
 
 Owns the life of the cluster beside the rules of a test: it is up before the first rule, its order of turns is drawn
 like the arguments of rules, time passes by a rule, things go wrong by rules, and in the end everything must come to
-rest (`teardown`), and it is judged by its own promises (`inv`) beside those of the test. The rules of faults stand in the class like the user's own, and a subclass takes one away by setting
-its name to None.
+rest (`teardown`). It is judged by its own promises (`inv`) beside those of the test. The rules of faults stand in the
+class like the user's own, and a subclass takes one away by setting its name to None.
 
     class Shop(ClusterMachine):
         cluster = Cluster(app, workers=3)
@@ -105,6 +105,8 @@ def machine_settings(examples: int = EXAMPLES, **more: Any) -> settings:
         "max_examples": options().examples_of(examples),
         "deadline": None,
         "phases": phases,
+        # A broken promise is raised wherever it is seen, which is one failure in many places.
+        "report_multiple_bugs": False,
         "suppress_health_check": list(HealthCheck),
     }
     return settings(**chosen | more)
@@ -182,7 +184,7 @@ class ClusterMachine(RuleBasedStateMachine):
     # --- its end -------------------------------------------------------------------------------------------------
 
     def check_invariants(self, settings: Any, output: Any, runtimes: Any) -> None:
-        """Check what must always hold, of the cluster and as the test says, and tell of the cluster when it does not."""
+        """Check what must always hold, of any cluster and as the test says, and tell of this one if it does not."""
         try:
             self.sim.check()
             super().check_invariants(settings, output, runtimes)

@@ -119,6 +119,8 @@ def _settings(examples: int, more: dict[str, Any]) -> dict[str, Any]:
         "max_examples": options().examples_of(examples),
         "deadline": None,
         "print_blob": False,
+        # A broken promise is raised wherever it is seen, which is one failure in many places.
+        "report_multiple_bugs": False,
         "phases": [phase for phase in Phase if phase is not Phase.explain],
         "suppress_health_check": [
             HealthCheck.too_slow,
