@@ -13,6 +13,7 @@ from .supervisor.harness.exhaust import TooMany, Tried, exhaust
 from .supervisor.harness.faults import Anchor, Fault, What
 from .supervisor.harness.invariants import Vacuous, Violated
 from .supervisor.harness.machine import Cluster, ClusterMachine, machine_settings
+from .supervisor.harness.processes import NotInTime, RealCluster, RealSent
 from .supervisor.harness.scenario import scenario
 from .supervisor.harness.sent import Sent
 from .supervisor.harness.sim import Sim, simulated
@@ -32,6 +33,9 @@ __all__ = [
     "Fault",
     "Kind",
     "NeverAtRest",
+    "NotInTime",
+    "RealCluster",
+    "RealSent",
     "Sent",
     "Sim",
     "TooMany",

@@ -173,7 +173,7 @@ class EmbeddedCluster:
         app = self.app
         node.begin(
             NodeConfig(
-                app_blob=_shipped(app),
+                app_blob=shipped(app),
                 broker=self._address,
                 name="embedded@%h",
                 pool=self._pool,
@@ -225,7 +225,7 @@ class EmbeddedCluster:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _shipped(app: App) -> bytes:
+def shipped(app: App) -> bytes:
     """Return the app by value. Raises EncodeError in words for what cannot be written down."""
     try:
         return app.ship()

@@ -1,4 +1,4 @@
-"""The pytest plugin: options for simulated tests, and the fixture of a simulated cluster.
+"""The pytest plugin: options for simulated tests, and the fixtures of a simulated cluster and of a real one.
 
 Owns what pytest calls (loaded by its entry point `greenroom`); what the options mean stands in `options`. The harness
 itself is imported when a test asks for it, so that the plugin costs nothing to those who simulate nothing.
@@ -17,6 +17,7 @@ from .options import Options, options, use_options
 
 if TYPE_CHECKING:
     from ...actors.app import App
+    from .processes import RealCluster
     from .sim import Sim
 
 _BEFORE = pytest.StashKey[Options]()
@@ -71,5 +72,27 @@ def greenroom_sim() -> Iterator[Callable[..., Sim]]:
 
         def make(app: App, *, workers: int = 1, children: int = 1, clients: int = 1, **options: Any) -> Sim:
             return stack.enter_context(simulated(app, Plan(workers, children, clients), **options))
+
+        yield make
+
+
+@pytest.fixture
+def greenroom_cluster(tmp_path: Path) -> Iterator[Callable[..., RealCluster]]:
+    """Return a function that starts a cluster of real processes around an app, stopped and judged after the test.
+
+    Its options are `workers`, `children` and those of `RealCluster`. The event logs stay in `tmp_path`.
+    """
+    from .processes import RealCluster
+
+    count = 0
+    with ExitStack() as stack:
+
+        def make(app: App, *, workers: int = 1, children: int = 1, **options: Any) -> RealCluster:
+            nonlocal count
+            count += 1
+            log = tmp_path / f"events{count}.ndjson"
+            return stack.enter_context(
+                RealCluster(app, workers=workers, children=children, **{"event_log": log, **options})
+            )
 
         yield make
