@@ -162,7 +162,7 @@ def event_of(line: bytes) -> Event:
         raise ValueError(str(error)) from None
     facts = event.facts
     for name, kind in FACTS[event.kind].items():
-        fact: Any = facts.get(name)
+        fact: object = facts.get(name)
         if isinstance(kind, tuple):
             fits = isinstance(fact, list) and all(isinstance(item, kind[0]) for item in cast("list[object]", fact))
             what = f"a list of {kind[0].__name__}"

@@ -43,6 +43,10 @@ class Detour:
         self._holds = False
         self._cuts = False
         self._closed = False
+        #: How often the thread was told something, and up to which of these it does as it was told.
+        self._told = 0
+        self._heeded = 0
+        self._heeds = threading.Condition()
         self._ways: dict[socket.socket, _Way] = {}
         self._thread = threading.Thread(target=self._run, name="greenroom-detour", daemon=True)
         self._thread.start()
@@ -55,33 +59,39 @@ class Detour:
     def hold(self) -> None:
         """Let nothing pass from now on."""
         self._holds = True
-        self._nudge()
+        self._tell()
 
     def let_go(self) -> None:
         """Let everything pass, and first what has waited."""
         self._holds = False
-        self._nudge()
+        self._tell()
 
     def cut(self) -> None:
         """Break every connection, and lose what is underway on it."""
         self._cuts = True
-        self._nudge()
+        self._tell()
 
     def close(self) -> None:
         """Break every connection, and take no more."""
         self._closed = True
-        self._nudge()
+        os.write(self._wake, b".")
         self._thread.join()
         os.close(self._wake)
         os.close(self._woken)
 
-    def _nudge(self) -> None:
-        os.write(self._wake, b".")
+    def _tell(self) -> None:
+        """Have the thread look at what is wanted, and wait until it does so."""
+        with self._heeds:
+            self._told += 1
+            wanted = self._told
+            os.write(self._wake, b".")
+            self._heeds.wait_for(lambda: self._heeded >= wanted or not self._thread.is_alive())
 
     # --- the thread ----------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
         while not self._closed:
+            told = self._told
             if self._cuts:
                 self._cuts = False
                 self._break_all()
@@ -89,6 +99,9 @@ class Detour:
                 selector.register(self._woken, selectors.EVENT_READ)
                 if not self._holds:
                     self._watch(selector)
+                with self._heeds:
+                    self._heeded = told
+                    self._heeds.notify_all()
                 ready = selector.select()
             for key, mask in ready:
                 if key.fileobj == self._woken:
