@@ -73,6 +73,11 @@ _ANCHORS_OF: Final = {
 }
 
 
+def anchors_of(what: What) -> tuple[Kind, ...]:
+    """Return the kinds of event at which a fault of this kind is drawn."""
+    return _ANCHORS_OF.get(what, OF_BROKERS)
+
+
 class Plan(msgspec.Struct, frozen=True):
     """One example's world. `turns`: after so many choices, take this place in the order of those that are ready."""
 
@@ -155,7 +160,7 @@ def faults_of(kinds: Sequence[What], store: StoreName = "memory") -> st.SearchSt
 
 #: Few choices a fault: Hypothesis takes away a whole fault only where it can take five choices at once.
 _ANCHOR_DRAWN: Final = {
-    what: st.sampled_from([(kind, nth) for nth in NTHS for kind in _ANCHORS_OF.get(what, OF_BROKERS)]) for what in What
+    what: st.sampled_from([(kind, nth) for nth in NTHS for kind in anchors_of(what)]) for what in What
 }
 _FORCE_DRAWN: Final = st.sampled_from(
     [(which, seconds) for seconds in (2.0, 0.5, 0.05, 8.0, 20.0) for which in range(4)]

@@ -6,11 +6,13 @@ itself is imported when a test asks for it, so that the plugin costs nothing to 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 
 from .options import Options, options, use_options
@@ -19,8 +21,11 @@ if TYPE_CHECKING:
     from ...actors.app import App
     from .processes import RealCluster
     from .sim import Sim
+    from .tally import Tally  # noqa: F401 - in the type of a key
 
 _BEFORE = pytest.StashKey[Options]()
+_TALLY_BEFORE = pytest.StashKey["Tally"]()
+_COUNTS = "greenroom_counts"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -32,6 +37,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--gr-check-determinism", action="store_true", help="run each example twice, and compare")
     group.addoption("--gr-timeline", metavar="FOLDER", help="write a page of each failure into this folder")
     group.addoption("--gr-profile", choices=("pr", "nightly"), default="", help="nightly tries many more examples")
+    group.addoption("--gr-minutes", type=float, default=0.0, metavar="N", help="try examples for so long, all tests")
+    group.addoption(
+        "--gr-coverage",
+        nargs="?",
+        const="-",
+        metavar="FILE",
+        help="tell in the end what the run has covered, and write it to this file (JSON)",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -50,13 +63,71 @@ def pytest_configure(config: pytest.Config) -> None:
             check_determinism=said("--gr-check-determinism"),
             timeline=Path(folder) if folder else None,
             profile=said("--gr-profile"),
+            coverage=said("--gr-coverage") is not None or said("--gr-profile") == "nightly",
         )
     )
+    if options().coverage:
+        from .tally import Tally, use_tally
+
+        config.stash[_TALLY_BEFORE] = use_tally(Tally())
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Called by pytest when it knows which tests it will run: each simulated one gets an equal share of the time."""
+    minutes: float = session.config.getoption("--gr-minutes")
+    tests = sum(_is_simulated(item) for item in session.items)
+    if minutes and tests:
+        # Each worker of pytest-xdist knows all tests, and runs its part of them.
+        workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+        seconds = 60 * minutes * min(1.0, workers / tests)
+        use_options(msgspec.structs.replace(options(), seconds=seconds))
+
+
+def _is_simulated(item: pytest.Item) -> bool:
+    places = getattr(item, "obj", None), getattr(item, "cls", None)
+    return any(getattr(place, "is_simulated", False) for place in places)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Called by pytest after the last test: a worker of pytest-xdist hands over what it has counted."""
+    output: dict[str, Any] | None = getattr(session.config, "workeroutput", None)
+    if output is not None and options().coverage:
+        from .tally import tally
+
+        output[_COUNTS] = msgspec.json.encode(tally()).decode()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Called by pytest-xdist when a worker has ended: its counts are summed."""
+    counts: str | None = getattr(node, "workeroutput", {}).get(_COUNTS)
+    if counts is not None:
+        from .tally import Tally, tally
+
+        tally().merge(msgspec.json.decode(counts, type=Tally))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Called by pytest at the end: tell what the run has covered."""
+    if not options().coverage:
+        return
+    from .summary import summary, written
+    from .tally import tally
+
+    terminalreporter.section("what simulated clusters have covered")
+    terminalreporter.write_line(summary(tally(), terminalreporter._tw.fullwidth))
+    file = config.getoption("--gr-coverage")
+    if file not in (None, "-"):
+        terminalreporter.write_line(f"written to {written(tally(), Path(file))}")
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     """Called by pytest at its end, which is not always its process's."""
     use_options(config.stash[_BEFORE])
+    if _TALLY_BEFORE in config.stash:
+        from .tally import use_tally
+
+        use_tally(config.stash[_TALLY_BEFORE])
 
 
 @pytest.fixture

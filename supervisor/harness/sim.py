@@ -29,9 +29,11 @@ from .injector import Injector
 from .inv import covered
 from .invariants import Watch
 from .node_process import NodeProcess
+from .options import options
 from .realm import current_realm, enter
 from .routed import RoutedClient
 from .sent import Sent
+from .tally import tally
 from .trace import Event, Kind, Trace
 from .world import World
 
@@ -343,6 +345,8 @@ class Sim:
         """Let go of the world; the application's link is what it was before."""
         self.app.client_factory = self._factory_before
         enter(self._realm_before)
+        if options().coverage and not self.world.clockwork.closed:
+            tally().add(self.injector.done, self.watch.premises(), self.trace.events)
         self.world.close()
 
 

@@ -48,6 +48,7 @@ def simulate(
     broker: BrokerSettings | None = None,
     invariants: Sequence[str] | None = None,
     covers: Sequence[str] = (),
+    plan: st.SearchStrategy[Plan] | None = None,
     **hypothesis: Any,
 ) -> Callable[[Callable[..., object]], Callable[..., None]]:
     """Make a test of a function of a simulated cluster.
@@ -57,7 +58,8 @@ def simulate(
     `hypothesis` further settings of Hypothesis's.
 
     `invariants` are the promises of a cluster's that each is judged by (names of `inv`; None: all). `covers` are those
-    of them that must have had occasion to be broken in some example: the whole run raises Vacuous otherwise.
+    of them that must have had occasion to be broken in some example: the whole run raises Vacuous otherwise. `plan`
+    draws clusters and faults in the place of `clients`, `workers`, `children` and `faults`.
 
         @simulate(app, clients=2, workers=(1, 3))
         def test_orders(sim, orders=st.lists(st.integers(), max_size=10)):
@@ -68,12 +70,16 @@ def simulate(
     Raises TypeError for a function without a parameter for the cluster, ValueError for a name that no invariant has.
     """
     course = Course(covered(covers, invariants))
-    drawn_plan = plans(
-        clients=clients,
-        workers=workers,
-        children=children,
-        faults=default() if faults is None else faults,
-        store=store,
+    drawn_plan = (
+        plan
+        if plan is not None
+        else plans(
+            clients=clients,
+            workers=workers,
+            children=children,
+            faults=default() if faults is None else faults,
+            store=store,
+        )
     )
 
     def decorate(test: Callable[..., object]) -> Callable[..., None]:
@@ -81,12 +87,12 @@ def simulate(
 
         @wraps(test)
         def example(**arguments: Any) -> None:
-            plan: Plan = arguments.pop(_PLAN)
+            drawn: Plan = arguments.pop(_PLAN)
             if course.is_over:
                 return
             run_example(
                 lambda: simulated(
-                    app, plan, store=store, pool=pool, slots=slots, settings=broker, invariants=invariants
+                    app, drawn, store=store, pool=pool, slots=slots, settings=broker, invariants=invariants
                 ),
                 lambda sim: test(**{sim_name: sim}, **arguments),
                 course,

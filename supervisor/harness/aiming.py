@@ -1,0 +1,55 @@
+"""Plans that aim: each has one fault at one moment, and all pairs of these are drawn alike.
+
+Owns what must go wrong first so that a moment comes at all: nobody comes back who was not gone. Plans of `drawing`
+follow what is likely; a long run takes these as well, so that no pair is left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from hypothesis import strategies as st
+
+from .disks import StoreName
+from .drawing import Plan, Range, anchors_of, faults_of, plans, schedules
+from .faults import OF_REAL_STORE, Anchor, Fault, What
+from .trace import Kind
+
+#: How many faults more than the one that is aimed at, and what causes its moment.
+OTHERS_MAX: Final = 3
+#: What makes a moment come that a calm world does not have.
+_CAUSES: Final[dict[Kind, Fault]] = {
+    **dict.fromkeys((Kind.REPORT, Kind.FORK, Kind.READY), Fault(What.KILL_CHILD, Anchor(Kind.STARTED))),
+    **dict.fromkeys((Kind.DETACHED, Kind.ATTACHED), Fault(What.DROP, Anchor(Kind.DELIVER))),
+    Kind.BROKER_UP: Fault(What.KILL_BROKER, Anchor(Kind.SETTLE), seconds=0.5),
+    Kind.RETURN: Fault(What.DRAIN_NODE, Anchor(Kind.STARTED)),
+}
+
+
+def aimed(
+    kinds: Sequence[What],
+    *,
+    clients: int = 1,
+    workers: Range = (1, 3),
+    children: Range = (1, 2),
+    store: StoreName = "memory",
+) -> st.SearchStrategy[Plan]:
+    """Draw plans with one fault of these kinds at one of its moments, each pair as often as any other."""
+    possible = [what for what in kinds if store == "sqlite" or what not in OF_REAL_STORE]
+    pairs = st.sampled_from([(what, kind) for what in possible for kind in anchors_of(what)])
+    sizes = plans(clients=clients, workers=workers, children=children)
+    forces = st.sampled_from([(which, seconds) for seconds in (2.0, 0.5, 8.0, 20.0) for which in range(4)])
+    others = st.lists(faults_of(kinds, store), max_size=OTHERS_MAX)
+
+    @st.composite
+    def plan(draw: st.DrawFn) -> Plan:
+        what, kind = draw(pairs)
+        cause = [_CAUSES[kind]] if kind in _CAUSES else []
+        aim = Fault(what, Anchor(kind), *draw(forces))
+        size = draw(sizes)
+        turns, jitter = draw(schedules())
+        faults = (*cause, aim, *draw(others))
+        return Plan(size.nodes, size.children, clients, faults, tuple(turns), jitter)
+
+    return plan()
