@@ -162,19 +162,19 @@ def event_of(line: bytes) -> Event:
         raise ValueError(str(error)) from None
     facts = event.facts
     for name, kind in FACTS[event.kind].items():
-        fact: object = facts.get(name)
-        if isinstance(kind, tuple):
-            fits = isinstance(fact, list) and all(isinstance(item, kind[0]) for item in cast("list[object]", fact))
-            what = f"a list of {kind[0].__name__}"
-        else:
-            fits = isinstance(fact, kind)
-            what = kind.__name__
-        if not fits:
-            raise ValueError(f"a {event.kind} tells {name!r}, {what}, and this one has {_short(fact)} there")
+        if not _fits(facts.get(name), kind):
+            what = f"a list of {kind[0].__name__}" if isinstance(kind, tuple) else kind.__name__
+            raise ValueError(f"a {event.kind} tells {name!r}, {what}, and this one has {_short(facts.get(name))} there")
     lengths = {len(facts[name]) for name in PARALLEL.get(event.kind, ())}
     if len(lengths) > 1:
         raise ValueError(f"a {event.kind} has lists of one length, and this one of {sorted(lengths)}")
     return event
+
+
+def _fits(fact: object, kind: type | tuple[type]) -> bool:
+    if not isinstance(kind, tuple):
+        return isinstance(fact, kind)
+    return isinstance(fact, list) and all(isinstance(item, kind[0]) for item in cast("list[object]", fact))
 
 
 def _short(fact: object) -> str:

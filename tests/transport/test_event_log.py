@@ -22,7 +22,9 @@ def lines_of(path: Path) -> list[Event]:
 
 
 def open_log(path: Path, told: list[str] | None = None, bytes_max: int = 1 << 20, lane: str = "broker") -> EventLog:
-    return EventLog(str(path), lane, clock, bytes_max=bytes_max, on_closed=[].append if told is None else told.append)
+    unheard: list[str] = []
+    on_closed = (unheard if told is None else told).append
+    return EventLog(str(path), lane, clock, bytes_max=bytes_max, on_closed=on_closed)
 
 
 def test_an_event_is_a_line_of_json_and_is_read_as_what_it_was() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import pytest
@@ -178,15 +177,15 @@ def test_the_death_of_a_child_is_told_by_whoever_reports_it_with_what_ran(told: 
     ]
 
 
-@pytest.mark.parametrize(
-    "end",
-    [
-        lambda told: told.witness.hears(LinksClosed([3])),
-        lambda told: told.witness.does([CloseLink(3, "it is silent")]),
-        lambda told: told.hears(3, Goodbye("over")),
-    ],
-)
-def test_the_end_of_a_link_is_told_once_however_it_came(told: Told, end: Callable[[Told], Any]) -> None:
+ENDS: list[Callable[[Told], None]] = [
+    lambda told: told.witness.hears(LinksClosed([3])),
+    lambda told: told.witness.does([CloseLink(3, "it is silent")]),
+    lambda told: told.hears(3, Goodbye("over")),
+]
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_the_end_of_a_link_is_told_once_however_it_came(told: Told, end: Callable[[Told], None]) -> None:
     end(told)
     told.witness.hears(LinksClosed([3]))
     ((kind, lane, facts),) = told.told()
