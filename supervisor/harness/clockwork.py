@@ -29,7 +29,7 @@ from ...transport.sim.clock import Agenda, VirtualClock
 from ...transport.sim.network import SimNetwork
 from .clocks import HostClock
 
-STEPS_MAX: Final = 1_000_000
+STEPS_MAX: Final = 300_000
 
 
 class Endless(Exception):

@@ -290,8 +290,11 @@ class World:
         """Let so much time pass."""
         self.clockwork.run_for(round(seconds * SECOND))
 
-    def settle(self, within: int = REST_WITHIN) -> None:
-        """Let everything come to its end, with no more faults. Raises NeverAtRest and EscapedSimulation."""
+    def settle(self, within: int = REST_WITHIN, hopeless: Callable[[], bool] = lambda: False) -> None:
+        """Let everything come to its end, with no more faults. Raises NeverAtRest and EscapedSimulation.
+
+        `hopeless` tells that it will not come to that, however long one waits.
+        """
         self.is_calm = True
         self.disk.heal()
         self.clockwork.network.rejoin_all()
@@ -302,10 +305,12 @@ class World:
             self.resume(process)
         if not any(node.is_serving for node in self.nodes):
             self.add_node()
-        if not self.clockwork.run(self.is_well, within):
+        began = self.clockwork.now.boot
+        self.clockwork.run(lambda: self.is_well() or hopeless(), within)
+        if not self.is_well():
             raise NeverAtRest(
-                f"QUIESCE: {self._unfinished()} messages were not finished{self._unwell()} {within // SECOND} simulated "
-                "seconds after the last fault"
+                f"QUIESCE: {self._unfinished()} messages were not finished{self._unwell()} "
+                f"{(self.clockwork.now.boot - began) // SECOND} simulated seconds after the last fault"
             )
         if self.realm.escaped is not None:
             # Raised before where it happened, unless its process died of it or user code swallowed it.

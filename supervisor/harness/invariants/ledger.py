@@ -234,6 +234,15 @@ class Ledger(Observer):
         """Return how many messages of a mailbox the store holds that are not settled."""
         return sum(known.mailbox == mailbox for known in self.referee.unsettled().values())
 
+    def latest_due(self) -> int:
+        """Return the wall time at which the last message of the store that waits for one is due; 0: none waits."""
+        referee = self.referee
+        times = [0]
+        for position, known in referee.unsettled().items():
+            past, more = referee.pasts.get(position), known.envelope.more
+            times += [known.due, past.due if past is not None else 0, more.due if more is not None else 0]
+        return max(times)
+
     # --- facts ---------------------------------------------------------------------------------------------------
 
     @contextmanager

@@ -164,7 +164,7 @@ class Strength(Invariant):
         """Count them."""
         for node in world.nodes:
             # One that is still coming up has none yet.
-            if node.alive and node.ready and node.over is None:
+            if node.is_serving and node.ready:
                 self.premises += 1
                 count = sum(is_ordinary(child) for child in node.children.values())
                 if count != self._wanted:
@@ -205,6 +205,8 @@ class Trial:
         self.work = work
         #: Faults that happened.
         self.happened: list[Fault] = []
+        #: The hash of all that happened, when it is over.
+        self.digest = ""
         self._shop = shop
 
     def run(self) -> None:
@@ -260,6 +262,7 @@ class Trial:
                 invariant.at_rest(world)
         finally:
             shop.app.client_factory = factory
+            self.digest = world.trace.digest()
             world.close()
 
     def _send(self, world: World, routed: RoutedClient, send: Send) -> None:

@@ -231,7 +231,7 @@ SWITCHES: Final = (
     Switch(
         "late ack lost",
         "What is acked late goes out again when its process died.",
-        ("ALO",),
+        ("ALO", "LOSS", "RESULT"),
         Patch(deaths, "judge", _with_flags(0, _SAFE)),
     ),
     Switch(
@@ -273,7 +273,7 @@ SWITCHES: Final = (
     Switch(
         "quarantine skipped",
         "A suspect runs alone, in a process of its own.",
-        ("LIMIT", "INNOCENT", "QUIESCE", "POISON"),
+        ("D25",),
         Patch(redelivery, "_bounded", _no_quarantine),
     ),
     Switch(
@@ -327,7 +327,7 @@ SWITCHES: Final = (
     Switch(
         "a loss is never judged",
         "What nobody comes back for is judged in the end.",
-        ("QUIESCE",),
+        ("QUIESCE", "PLACE"),
         Patch(Deaths, "link_closed", _nothing),
     ),
     Switch(

@@ -233,7 +233,7 @@ SWITCHES: Final = (
     Switch(
         "reports are not said again",
         "A report that was lost on its way is said again.",
-        ("LIMIT", "QUIESCE", "ALO", "INNOCENT", "LOSS"),
+        ("D14",),
         Patch(Attachment, "_welcomed", _not_said_again(Role.NODE)),
     ),
     Switch(
@@ -275,7 +275,7 @@ SWITCHES: Final = (
     Switch(
         "given back and kept",
         "What a child gives back it does not start.",
-        ("AMO", "SPUR"),
+        ("AMO", "SPUR", "FENCE"),
         Patch(Consumer, "_take_all_ready", _kept_by_the_giver),
     ),
     Switch(
