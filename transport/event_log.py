@@ -209,7 +209,10 @@ class EventLog:
         self._bytes_max = bytes_max
         self._on_closed = on_closed
         self._lines: list[bytes] = []
-        self._descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            self._descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise OSError(error.errno, f"the event log cannot be opened: {error.strerror}", path) from None
         size = os.fstat(self._descriptor).st_size
         if size >= bytes_max:
             self._close(f"{path} has {size:,} bytes, and its limit is {bytes_max:,}")

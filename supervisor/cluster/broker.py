@@ -85,6 +85,7 @@ def run_broker(config: BrokerConfig, *, on_ready: Callable[[str], None] | None =
     done = threading.Event()
     stopping = threading.Event()
     outcome = Outcome()
+    witness = _witness(config) if config.event_log else None
     sys.setswitchinterval(SWITCH_SECONDS)
 
     def told(number: int, frame: FrameType | None) -> None:
@@ -102,6 +103,7 @@ def run_broker(config: BrokerConfig, *, on_ready: Callable[[str], None] | None =
                 config,
                 outcome,
                 on_ready,
+                witness,
                 name="broker",
                 restart="temporary",
                 shutdown=30.0,
@@ -154,12 +156,17 @@ class Outcome:
         self.failure: BaseException | None = None
 
 
-def _serve(child: ThreadChild, config: BrokerConfig, outcome: Outcome, on_ready: Callable[[str], None] | None) -> None:
+def _serve(
+    child: ThreadChild,
+    config: BrokerConfig,
+    outcome: Outcome,
+    on_ready: Callable[[str], None] | None,
+    witness: Witness | None,
+) -> None:
     """The server's thread."""
     data = Path(config.data)
     name = config.name or f"broker@{socket.gethostname()}"
     try:
-        witness = _witness(config) if config.event_log else None
         store = choose_store(config.store or str(data))
         server = BrokerServer(
             config.bind,

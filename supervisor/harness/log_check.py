@@ -26,6 +26,8 @@ from .log_report import Broken, broken
 from .trace import Event, Facts, Kind
 
 MESSAGES_MAX_DEFAULT: Final = 200_000
+#: Notes of logs that were closed early.
+_NOTES_MAX: Final = 20
 #: So many names of one thing are told.
 _NAMED_MAX: Final = 3
 _TERMINAL: Final = frozenset(State(state).name for state in TERMINAL)
@@ -186,6 +188,8 @@ class LogCheck:
                 self._unsettled = int(facts["unsettled"])
             elif facts.get("early"):
                 self._cut = f"{event.lane} has written no more: {facts['closed']}"
+                if self._cut not in self.notes and len(self.notes) < _NOTES_MAX:
+                    self.notes.append(self._cut)
             return
         self._watched[event.lane] = None
         self._whole = self._whole or bool(facts.get("whole"))

@@ -140,6 +140,11 @@ def test_a_log_that_cannot_be_written_is_closed_and_nothing_is_raised() -> None:
     assert len(told) == 1
 
 
+def test_a_log_that_cannot_be_opened_says_so(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="the event log cannot be opened: No such file"):
+        open_log(tmp_path / "nowhere" / "log")
+
+
 def test_lanes_are_short_names_of_sessions() -> None:
     node = "01a20a87-9cb7-7338-9a0a-f7db4d163fac"
     assert lane_of(node) == "worker-4d163fac"

@@ -216,6 +216,10 @@ def test_what_had_no_end_is_not_judged_where_the_log_does_not_end_at_rest(path: 
     assert f"{told}there is no log of worker-1/1" in notes_of(path, *without, closed(unsettled=0))
 
 
+def test_a_log_that_was_closed_at_its_limit_says_so_also_where_nothing_is_left_open(path: Path) -> None:
+    assert notes_of(path, *GOOD, closed(ONE, early=True)) == "worker-1/1 has written no more: it is over"
+
+
 def test_more_without_an_end_than_the_broker_has_left_unsettled_are_lost(path: Path) -> None:
     other = [publish("t", SAFE), confirm("t"), deliver("t", 5)]
     violation = judged(path, *UNDERWAY, *other, closed(unsettled=1)).violation
