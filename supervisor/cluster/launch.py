@@ -108,6 +108,8 @@ class Launched:
         KeyboardInterrupt raised when the process is gone.
         """
         hurry: KeyboardInterrupt | None = None
+        # One that was never told to begin ends by this, also where it inherited that signals are to be ignored.
+        self._withhold()
         try:
             for number in how:
                 try:
@@ -141,10 +143,17 @@ class Launched:
         finally:
             self._let_go()
 
+    def _withhold(self) -> None:
+        """Give no configuration any more."""
+        descriptor, self._config = self._config, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
     def _let_go(self) -> None:
         """Close our ends of the pipes."""
-        descriptors = (self._config, self._lifeline, self._ready)
-        self._config = self._lifeline = self._ready = -1
+        self._withhold()
+        descriptors = (self._lifeline, self._ready)
+        self._lifeline = self._ready = -1
         for descriptor in descriptors:
             if descriptor >= 0:
                 os.close(descriptor)

@@ -324,6 +324,31 @@ def test_what_cannot_be_sent_to_the_workers_is_told_in_words(place: Cluster) -> 
     assert "inside the tasks" in out
 
 
+def test_a_start_that_fails_ends_at_once_where_signals_are_ignored_as_behind_a_shell(place: Cluster) -> None:
+    out = run(
+        place,
+        """
+        import threading
+        lock = threading.Lock()
+
+        @app.task
+        def locked():
+            with lock:
+                return 1
+
+        if __name__ == "__main__":
+            signal.signal(signal.SIGQUIT, signal.SIG_IGN)
+            began = time.monotonic()
+            try:
+                with app.run(workers=1):
+                    print("it runs")
+            except Exception as error:
+                print(type(error).__name__, time.monotonic() - began < 10)
+        """,
+    )
+    assert out.strip() == "EncodeError True"
+
+
 def test_a_data_folder_that_is_in_use_is_told_with_the_pid(place: Cluster) -> None:
     out = run(
         place,
