@@ -86,6 +86,8 @@ class NodeProcess(Process):
         self.all_children: list[ChildProcess] = []
         #: The pool's last word.
         self.over: Exit | None = None
+        #: What is to be done to children whose forks are under way.
+        self._unborn: dict[int, list[Callable[[ChildProcess], object]]] = {}
         self.ready = False
         self._leaving = False
         self._trace = trace
@@ -230,11 +232,9 @@ class NodeProcess(Process):
             case Fork():
                 self._fork(effect)
             case Say(number, message):
-                if number in self.children:
-                    self.children[number].tell(message)
+                self._to_child(number, lambda child: child.tell(message))
             case Signal(number, sent):
-                if number in self.children:
-                    self.children[number].kill(sent, by="its parent")
+                self._to_child(number, lambda child: child.kill(sent, by="its parent"))
             case Look():
                 self._look(effect)
             case Bury():
@@ -256,7 +256,15 @@ class NodeProcess(Process):
             case Exit():
                 self.over = effect
 
+    def _to_child(self, number: int, do: Callable[[ChildProcess], object]) -> None:
+        """Tell a child, or one that is being forked: its pipe is there before it is, and the spawner obeys in order."""
+        if number in self.children:
+            do(self.children[number])
+        elif number in self._unborn:
+            self._unborn[number].append(do)
+
     def _fork(self, fork: Fork) -> None:
+        self._unborn[fork.number] = []
         self._trace.note(Kind.FORK, self.lane, child=fork.number, of=ChildKind(fork.kind).name)
         pid = self._pids()
 
@@ -281,6 +289,8 @@ class NodeProcess(Process):
             if self._heard:
                 child.page.stamp(self._heard)
             self.tell(Forked(number, pid))
+            for do in self._unborn.pop(number):
+                do(child)
 
         self.clockwork.after(FORK_TIME, begin)
 
