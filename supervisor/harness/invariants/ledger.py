@@ -81,6 +81,8 @@ class Ledger(Observer):
         self._raise = raise_
         self._short_task = settings.short_task
         self._sessions: dict[str, None] = {}
+        #: Sessions that came back when they were given up, and have not said what they hold.
+        self._overdue: dict[str, None] = {}
         #: Whom each position was leased to last, committed or not: session and lease.
         self._holders: dict[int, tuple[str, int]] = {}
         #: Losses of a holder that have been taken down, by position and lease.
@@ -126,6 +128,8 @@ class Ledger(Observer):
         facts = self.facts
         match verb:
             case Hello():
+                if facts.is_away(verb.session):
+                    self._overdue[verb.session] = None
                 facts.down.pop(verb.session, None)
                 if verb.role == Role.CHILD:
                     self._sessions[verb.session] = None
@@ -260,6 +264,10 @@ class Ledger(Observer):
         """It has come back with these; what else it had is free."""
         breaks = self.facts.breaks
         breaks[session] += 1
+        if session in self._overdue:
+            # What it had may have been taken back, or have gone to somebody else.
+            del self._overdue[session]
+            return
         for position, lease in held:
             known = self.referee.known.get(position)
             if known is not None and known.leased is not None and known.leased[::2] == (session, lease):
