@@ -80,6 +80,9 @@ class Ledger(Observer):
         self._world = world
         self._raise = raise_
         self._short_task = settings.short_task
+        self._patience = settings.reattach_patience
+        #: When the broker's latest commit was done.
+        self._written = 0
         self._sessions: dict[str, None] = {}
         #: Sessions that came back when they were given up, and have not said what they hold.
         self._overdue: dict[str, None] = {}
@@ -120,8 +123,11 @@ class Ledger(Observer):
                 lost,
             )
         boot = self._world.broker.now.boot
+        down = self.facts.down
         for session in self._sessions:
-            self.facts.down[session] = boot
+            # Who had been away for long enough when the broker last wrote anything may have been judged by then.
+            if session not in down or self._written - down[session] < self._patience:
+                down[session] = boot
 
     def heard(self, session: str, verb: ToBroker) -> None:
         """A peer said this."""
@@ -196,6 +202,7 @@ class Ledger(Observer):
     def committed(self, records: Sequence[Record], duplicates: Sequence[int]) -> None:
         """A commit is on the disk."""
         core = self._world.broker.core
+        self._written = self._world.broker.now.boot
         for record in records:
             if isinstance(record, MailboxRow) and core is not None:
                 desk = core.broker.desk
