@@ -46,7 +46,7 @@ R = TypeVar("R")
 READY_SECONDS: Final = 30.0
 STOP_SECONDS: Final = 10.0
 #: How long processes may take to be gone once those above them have ended.
-GONE_SECONDS: Final = 2.0
+GONE_SECONDS: Final = 10.0
 SETTLE_SECONDS: Final = 60.0
 AWAY_SECONDS: Final = 1.0
 _LOOK_SECONDS: Final = 0.01

@@ -55,7 +55,9 @@ def test_a_task_whose_child_worker_and_broker_are_killed_is_done(greenroom_clust
     gate.touch()
     cluster.settle()
     assert (safe.get(), safe.state, early.state) == ("tea is charged", "SUCCESS", "FAILURE")
-    assert safe.starts == safe.deliveries == 3
+    # Twice before the workers were killed; after the first of them perhaps on the second.
+    assert safe.starts == safe.deliveries
+    assert safe.starts in (3, 4)
     assert early.starts == 1
     verdict = check_logs([cluster.event_log])
     assert verdict.violation is None
