@@ -163,7 +163,7 @@ _ANCHOR_DRAWN: Final = {
     what: st.sampled_from([(kind, nth) for nth in NTHS for kind in anchors_of(what)]) for what in What
 }
 _FORCE_DRAWN: Final = st.sampled_from(
-    [(which, seconds) for seconds in (2.0, 0.5, 0.05, 8.0, 20.0) for which in range(4)]
+    [(which, seconds) for seconds in (2.0, 0.5, 0.05, 8.0, 30.0) for which in range(4)]
 )
 
 

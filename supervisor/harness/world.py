@@ -21,7 +21,7 @@ from ...transport.sim.clock import BOOT_START
 from ...transport.sim.network import SimLink
 from ...transport.verbs import Report
 from ..pool.limits import PoolLimits
-from .broker_process import BrokerProcess
+from .broker_process import COMMIT_TIME, BrokerProcess
 from .child_process import ChildProcess
 from .client import SECOND, SimClient
 from .clockwork import Clockwork, Process
@@ -65,9 +65,10 @@ class World:
         max_tasks: int = 0,
         store: StoreName = "memory",
         seed: int = 0,
+        commit_time: int = COMMIT_TIME,
     ) -> None:
         """Build it; nothing runs yet. `choose` is asked whose turn it is (see `clockwork`); `seed` decides what user
-        code draws by chance (see `realm`)."""
+        code draws by chance (see `realm`); `commit_time` is what a commit of the broker takes, in microseconds."""
         self.app = app
         self.clockwork = Clockwork(choose)
         self.trace = Trace(BOOT_START, lambda: self.clockwork.now.boot)
@@ -78,6 +79,7 @@ class World:
         #: What is seen of the broker, in all its lives.
         self.observed = Observed(self.trace, "broker")
         self.disk = make_disk(store)
+        self._commit_time = commit_time
         self._pids = itertools.count(100)
         self._sessions = itertools.count(1)
         self._lanes: dict[str, str] = {}
@@ -144,6 +146,7 @@ class World:
             lane_of=self.lane_of,
             observed=self.observed,
             ended=self._broker_ended,
+            commit_time=self._commit_time,
         )
 
     def _broker_ended(self) -> None:

@@ -82,8 +82,8 @@ class MemoryDisk:
         self.holder: int | None = None
 
         self.epoch = 0
-        self.position_mark = 1
-        self.lease_mark = 1
+        #: The next position and lease that were never used, whatever of those that were is lost with the power.
+        self.marks: dict[str, int] = {"position": 1, "lease": 1}
         self.rows: dict[int, Append] = {}
         self.tables: dict[type, dict[Any, Any]] = {
             record: {} for record in (Gone, Lease, Past, Session, ResultRow, Dead, Revoked, Policy, MailboxRow)
@@ -153,9 +153,9 @@ class MemoryStore:
         disk.holder = os.getpid()
         self._is_open = True
         disk.epoch += 1
-        next_position, next_lease = disk.position_mark, disk.lease_mark
-        disk.position_mark += MARK_STEP
-        disk.lease_mark += MARK_STEP
+        next_position, next_lease = disk.marks["position"], disk.marks["lease"]
+        disk.marks["position"] += MARK_STEP
+        disk.marks["lease"] += MARK_STEP
         disk.undo.clear()
         dead: dict[str, int] = {}
         for letter in disk.tables[Dead].values():
@@ -329,8 +329,8 @@ class MemoryStore:
     def _append(self, record: Append, duplicates: list[int]) -> None:
         disk = self.disk
         end = record.base + record.count
-        if end > disk.position_mark:
-            disk.position_mark = end + MARK_STEP
+        if end > disk.marks["position"]:
+            disk.put(disk.marks, "position", end + MARK_STEP)
         if record.unique:
             if record.unique in disk.uniques:
                 duplicates.append(record.base)
@@ -350,8 +350,8 @@ class MemoryStore:
     def _lease(self, record: Lease, _: list[int]) -> None:
         disk = self.disk
         disk.put(disk.tables[Lease], record.lease, record)
-        if record.lease >= disk.lease_mark:
-            disk.lease_mark = record.lease + 1 + MARK_STEP
+        if record.lease >= disk.marks["lease"]:
+            disk.put(disk.marks, "lease", record.lease + 1 + MARK_STEP)
 
     def _purge(self, record: Purge, _: list[int]) -> None:
         disk = self.disk

@@ -236,6 +236,11 @@ class Ledger(Observer):
             if id not in referee.ends:
                 where = "was never in the store" if id not in referee.first else "is in no end that is known"
                 self._raise("LOSS", f"{id} was confirmed to {lane} and {where}")
+        letters = {letter.position for letter in self._world.broker.store.read_dead(limit=_LETTERS)}
+        for position, letter in referee.dead.items():
+            referee.judged["POISON"] += 1
+            if position not in letters:
+                self._raise("POISON", f"{letter.id} is a dead letter, and its store has none")
         left = [known for known in referee.unsettled().values() if known.envelope.id not in self.facts.excused]
         if left:
             ids = ", ".join(known.envelope.id for known in left[:5])

@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 from ....transport.broker.settings import BrokerSettings
 from ....transport.message import TERMINAL, Flag
 from ....transport.verbs import ChildKind, Durability
+from ..broker_process import COMMIT_TIME
 from ..child_process import ChildProcess
 from ..client import SECOND
 from ..drawing import Plan, Schedule, plans
-from ..faults import Fault, every
+from ..faults import Fault, What, every
 from ..injector import Injector
 from ..invariants import Violated, Watch
 from ..invariants.base import Invariant
@@ -27,13 +28,22 @@ from ..trace import Event, Kind
 from ..world import World
 from .shop import Shop
 
-OPERATIONS_MAX: Final = 12
+OPERATIONS_MAX: Final = 6
 #: How long faults may go on, in simulated time.
 CHAOS: Final = 120 * SECOND
 #: What is at rest stays so: seconds after which it is judged again.
 AFTERWARDS: Final = 20
 #: What a mailbox holds in some of the worlds.
 SMALL: Final = 4
+#: What a commit takes on a slow disk: bodies that are shorter do not wait for it.
+SLOW_COMMIT: Final = 10_000
+#: Kinds of fault that are drawn also without the others: what several of a kind do together is rare otherwise.
+GROUPS: Final = (
+    (What.KILL_CHILD, What.CHILD_EXITS, What.KILL_NODE, What.DROP),
+    (What.KILL_BROKER, What.POWER_LOSS, What.DISK_FULL, What.SYNC_FAILS, What.SLOW_SYNC),
+    (What.PAUSE_CHILD, What.PAUSE_NODE, What.PAUSE_BROKER, What.PAUSE_HOST),
+    (What.DROP, What.CUT, What.FREEZE, What.HOLD_UP, What.SLOW_LINK, What.PARTITION),
+)
 SAME_ID: Final = "the one for {}"
 
 
@@ -57,6 +67,7 @@ class Work(msgspec.Struct, frozen=True):
     pool: str = "prefork"
     small: bool = False
     durability: Durability = Durability.DISK
+    commit_time: int = COMMIT_TIME
 
     def size(self) -> tuple[int, int, int]:
         """Return how much there is of it: faults, tasks, deviations."""
@@ -104,15 +115,20 @@ def _sends() -> st.SearchStrategy[Send]:
     return st.one_of(plain, plain, timed)
 
 
+def _plans(kinds: Sequence[What]) -> st.SearchStrategy[Plan]:
+    return plans(clients=2, workers=(1, 2), children=(1, 2), faults=kinds)
+
+
 def works() -> st.SearchStrategy[Work]:
     """Draw what happens in a trial."""
     return st.builds(
         Work,
-        plan=plans(clients=2, workers=(1, 2), children=(1, 2), faults=every()),
+        plan=st.one_of([_plans(kinds) for kinds in (every(), *GROUPS)]),
         sends=st.lists(_sends(), min_size=1, max_size=OPERATIONS_MAX).map(tuple),
         pool=st.sampled_from(("prefork", "prefork", "threads")),
         small=st.sampled_from((False, False, False, True)),
         durability=st.sampled_from((Durability.DISK, Durability.DISK, Durability.PROCESS)),
+        commit_time=st.sampled_from((COMMIT_TIME, SLOW_COMMIT)),
     )
 
 
@@ -229,6 +245,7 @@ class Trial:
             settings=settings,
             choose=schedule,
             seed=plan.jitter,
+            commit_time=work.commit_time,
         )
         factory = shop.app.client_factory
         try:

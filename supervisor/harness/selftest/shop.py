@@ -41,7 +41,7 @@ class Shop:
         def moody(self_: Any) -> str:
             # Quick until it has been measured, and now and then slow: what was handed out ahead of time waits for it.
             self.moods += 1
-            time.sleep(3 if self.moods % 5 == 0 else 0.002)
+            time.sleep(3 if self.moods % 3 == 0 else 0.002)
             return run(self_)
 
         def slow(self_: Any) -> str:

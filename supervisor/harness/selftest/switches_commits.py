@@ -156,24 +156,17 @@ def _skipped(_: Any) -> Any:
     return keep
 
 
-def _same_positions(original: Any) -> Any:
-    def open_store(self: Any) -> Any:
-        before = self.disk.position_mark
-        recovered = original(self)
-        self.disk.position_mark = before
-        return recovered
+def _mark_stays(name: str) -> Any:
+    def make(original: Any) -> Any:
+        def open_store(self: Any) -> Any:
+            before = self.disk.marks[name]
+            recovered = original(self)
+            self.disk.marks[name] = before
+            return recovered
 
-    return open_store
+        return open_store
 
-
-def _same_leases(original: Any) -> Any:
-    def open_store(self: Any) -> Any:
-        before = self.disk.lease_mark
-        recovered = original(self)
-        self.disk.lease_mark = before
-        return recovered
-
-    return open_store
+    return make
 
 
 def _any_id_is_new(original: Any) -> Any:
@@ -258,7 +251,7 @@ SWITCHES: Final = (
     Switch(
         "a failed sync is taken for a success",
         "A broker whose disk has failed it confirms nothing more, and ends.",
-        ("LOSS", "D7", "PLACE"),
+        ("D29", "LOSS", "D7", "PLACE"),
         Patch(Commits, "failed", _failure_is_success),
     ),
     Switch(
@@ -336,14 +329,14 @@ SWITCHES: Final = (
     Switch(
         "positions come again after a restart",
         "A position is used once, whatever was lost.",
-        ("LOSS", "SPUR", "QUIESCE"),
-        Patch(MemoryStore, "open", _same_positions),
+        ("D7", "LOSS", "SPUR"),
+        Patch(MemoryStore, "open", _mark_stays("position")),
     ),
     Switch(
         "leases come again after a restart",
         "The number of a lease is used once, whatever was lost.",
         ("D7", "SPUR", "LOSS"),
-        Patch(MemoryStore, "open", _same_leases),
+        Patch(MemoryStore, "open", _mark_stays("lease")),
     ),
     Switch(
         "a chosen id is accepted again",

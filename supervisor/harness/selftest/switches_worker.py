@@ -233,7 +233,7 @@ SWITCHES: Final = (
     Switch(
         "reports are not said again",
         "A report that was lost on its way is said again.",
-        ("D14",),
+        ("D14", "QUIESCE"),
         Patch(Attachment, "_welcomed", _not_said_again(Role.NODE)),
     ),
     Switch(

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from . import benign, switches_blame, switches_commits, switches_handing, switches_worker
+from . import benign, switches_blame, switches_commits, switches_handing, switches_intake, switches_worker
 from .hunt import BENIGN_SECONDS, SECONDS, SHRINK_SECONDS, Catch, hunt
 from .shop import Shop
 from .switch import Switch
@@ -19,6 +19,7 @@ SABOTAGES: Final[tuple[Switch, ...]] = (
     *switches_blame.SWITCHES,
     *switches_commits.SWITCHES,
     *switches_handing.SWITCHES,
+    *switches_intake.SWITCHES,
     *switches_worker.SWITCHES,
 )
 BENIGN: Final[tuple[Switch, ...]] = benign.SWITCHES
