@@ -55,12 +55,15 @@ class Stranger(Process):
         for conversation in self._conversations:
             link = network.connect(ADDRESS, self.host)
             self.links += 1
+            link.on_news(self.fibers[0].wake)
             for message in conversation:
                 link.send(message)
-                self.fibers[0].sleep(self.now.boot + PAUSE)
-                for answer in link.receive():
-                    verbs = codec.decode_from_broker(answer)
-                    self.heard += [] if isinstance(verbs, BadFrame) else verbs
+                until = self.now.boot + PAUSE
+                while self.now.boot < until:
+                    self.fibers[0].sleep(until)
+                    for answer in link.receive():
+                        verbs = codec.decode_from_broker(answer)
+                        self.heard += [] if isinstance(verbs, BadFrame) else verbs
             self.cut += link.closed
             link.close()
         self.die()

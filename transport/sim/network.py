@@ -379,7 +379,8 @@ class SimNetwork:
         self._agenda.enter(self._arrival(wire, direction), partial(self._arrive, wire, direction))
 
     def _schedule_end(self, wire: _Wire, direction: _Direction) -> None:
-        self._agenda.enter(self._arrival(wire, direction), partial(self._end, wire, direction))
+        # A moment later: who waits for it can still read the last words.
+        self._agenda.enter(self._arrival(wire, direction) + 1, partial(self._end, wire, direction))
 
     def _arrival(self, wire: _Wire, direction: _Direction) -> int:
         """When what is sent now arrives: never before what was sent earlier."""

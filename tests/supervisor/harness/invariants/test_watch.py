@@ -177,6 +177,8 @@ def play_with_an_operator(make_play: MakePlay) -> Play:
     play.world.disk.fail()
     play.safe.delay(1)
     play.watch.settle()
+    play.world.run_for(20)
+    play.watch.at_rest()
     return play
 
 
@@ -349,7 +351,7 @@ def test_time_catches_a_message_that_goes_out_before_it_is_due(make_play: MakePl
     play = make_play("TIME", nodes=0)
     play.safe.apply_async((1,), countdown=5)
     lease = Lease(1, "somebody", [1])
-    play.watch.ledger.referee.making([lease])
+    play.watch.ledger.referee.making([lease], play.world.broker.now.wall)
     with pytest.raises(Violated, match=r"TIME violated: .* us early"):
         play.world.observed.committed([lease], [])
 
