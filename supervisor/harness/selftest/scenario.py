@@ -68,6 +68,8 @@ class Work(msgspec.Struct, frozen=True):
     small: bool = False
     durability: Durability = Durability.DISK
     commit_time: int = COMMIT_TIME
+    #: What an operator does with the dead letters when all is at rest: "redrive", "purge", or nothing.
+    letters: str = ""
 
     def size(self) -> tuple[int, int, int]:
         """Return how much there is of it: faults, tasks, deviations."""
@@ -129,6 +131,7 @@ def works() -> st.SearchStrategy[Work]:
         small=st.sampled_from((False, False, False, True)),
         durability=st.sampled_from((Durability.DISK, Durability.DISK, Durability.PROCESS)),
         commit_time=st.sampled_from((COMMIT_TIME, SLOW_COMMIT)),
+        letters=st.sampled_from(("", "", "redrive", "purge")),
     )
 
 
@@ -272,6 +275,8 @@ class Trial:
                 world.clockwork.run(world.at_rest, CHAOS)
                 injector.disarm()
                 watch.settle()
+                self._tidy(world)
+                watch.settle()
                 world.run_for(AFTERWARDS)
             watch.check()
             watch.at_rest()
@@ -281,6 +286,14 @@ class Trial:
             shop.app.client_factory = factory
             self.digest = world.trace.digest()
             world.close()
+
+    def _tidy(self, world: World) -> None:
+        """Let somebody look after the dead letters."""
+        if self.work.letters == "redrive":
+            world.operator.redrive()
+        elif self.work.letters == "purge":
+            world.operator.purge_dead()
+        world.run_for(1)
 
     def _send(self, world: World, routed: RoutedClient, send: Send) -> None:
         if send.after:
