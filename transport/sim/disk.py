@@ -17,8 +17,8 @@ the whole process, so this holds for the world with all of its disks.) Nothing s
 
 Promised to survive, and what the store's tests hold it to: a power cut with any choice, a death at any call, a full
 disk, an error of any call. Not promised, and here to show that the tests notice: `lie`, a sync that answers and does
-nothing. Damage (`flip`, `chop`) is found, not mended; in the log it is found as long as no power cut comes between, for that
-may take the file `confirmed` back, by which a damaged log differs from one that was torn.
+nothing. Damage (`flip`, `chop`) is found, not mended; in the log it is found as long as no power cut comes between,
+for that may take the file `confirmed` back, by which a damaged log differs from one that was torn.
 
 To try many things on one store, make it once, close it, and `fork` the disk for each of them.
 """

@@ -342,7 +342,7 @@ def test_order_catches_a_message_that_goes_out_before_an_earlier_one(make_play: 
     play.safe.delay(1)
     play.safe.delay(2)
     leases = [Lease(1, "somebody", [2]), Lease(2, "somebody", [1])]
-    play.watch.ledger.referee.making(leases)
+    play.watch.ledger.referee.making(leases, play.world.broker.now.wall)
     with pytest.raises(Violated, match=r"ORDER violated: .* goes out late"):
         play.world.observed.committed(leases, [])
 
