@@ -56,7 +56,7 @@ def test_a_task_whose_child_worker_and_broker_are_killed_is_done(greenroom_clust
     cluster.settle()
     assert (safe.get(), safe.state, early.state) == ("tea is charged", "SUCCESS", "FAILURE")
     # Twice before the workers were killed; after the first of them perhaps on the second.
-    assert safe.starts == safe.deliveries
+    assert safe.starts <= safe.deliveries
     assert safe.starts in (3, 4)
     assert early.starts == 1
     verdict = check_logs([cluster.event_log])

@@ -182,6 +182,24 @@ def test_each_promise_is_seen_to_be_broken_by_its_name_and_line(
     assert (f"{path}:{line}" if line else "the end of the log") in text
 
 
+def test_of_a_batch_only_what_is_about_the_message_is_shown(path: Path) -> None:
+    ids = ["a", "e", "z"]
+    facts: Facts = {"mailbox": "celery", "tasks": ["shop.mail"] * 3, "flags": [0] * 3, "bounds": [0] * 3, "ids": ids}
+    batch: list[Happened] = [(Kind.PUBLISH, CLIENT, facts), (Kind.CONFIRM, CLIENT, {"ids": ids})]
+    settled: Happened = Kind.SETTLE, ONE, {"number": 1, "positions": [8, 1], "states": ["SUCCESS", "SUCCESS"]}
+    events = [*BEGINNING, *batch, deliver("e", 1), deliver("z", 8), started("e", 1, EARLY), settled]
+    violation = judged(path, *events, started("e", 1, EARLY)).violation
+    assert violation is not None
+    assert [line.text for line in violation.timeline] == [
+        "sends mail 1 [6]",
+        "mail 1 confirmed [7]",
+        "gives mail 1 to worker-1/1 [8]",
+        "starts mail 1 in child 1 [10]",
+        "settles mail 1 [11]",
+        "starts mail 1 in child 1 [12]",
+    ]
+
+
 def test_a_death_counts_for_what_ran_and_not_if_greenroom_has_killed(path: Path) -> None:
     kind, lane, facts = death(3)
     asked: Happened = kind, lane, {**facts, "by": "its parent"}
@@ -272,6 +290,10 @@ def test_what_has_ended_is_forgotten_first_and_then_what_is_oldest_and_that_is_t
     verdict = check_logs([path], messages_max=4)
     assert (verdict.violation, verdict.notes) == (None, [])
     assert next(judged.premises for judged in verdict.invariants if judged.name == "ALO") == 21
+    early = [happened for number in range(20) for happened in run(f"e{number}", 10 + number, EARLY)]
+    write(path, [*BEGINNING, *early, started("e0", 10, EARLY)])
+    assert check_logs([path]).violation is not None
+    assert check_logs([path], messages_max=4).violation is None
     waiting = [happened for number in range(9) for happened in (publish(f"w{number}", SAFE), confirm(f"w{number}"))]
     write(path, [*BEGINNING, *waiting, closed(unsettled=9)])
     assert "5 tasks were forgotten before they ended" in "\n".join(check_logs([path], messages_max=4).notes)
@@ -298,12 +320,11 @@ def test_logs_of_several_files_are_put_in_order_by_their_times(tmp_path: Path) -
 
 
 def test_boots_of_the_machine_come_one_after_the_other_whatever_their_clocks_say(tmp_path: Path) -> None:
-    first = write(tmp_path / "1", [log(BROKER), up(1), *run("s", 2, SAFE)], at=9_000_000)
-    second = write(tmp_path / "2", [log(BROKER, boot="b2", wall=2_000), up(2), deliver("s", 2)], at=10)
-    verdict = check_logs([second, first])
-    # After what the broker's restart may have caused, and not before the message was sent.
-    assert verdict.violation is None
-    assert "s" not in "".join(note for note in verdict.notes if "forgotten" in note)
+    first = write(tmp_path / "1", [log(BROKER), up(1), *run("e", 1, EARLY)], at=9_000_000)
+    second = write(tmp_path / "2", [log(BROKER, boot="b2", wall=2_000), up(2), started("e", 1, EARLY)], at=10)
+    violation = check_logs([second, first]).violation
+    assert violation is not None
+    assert (violation.name, violation.file, violation.line) == ("AMO", str(second), 3)
 
 
 # --- what cannot be read -----------------------------------------------------------------------------------------
@@ -345,6 +366,15 @@ def test_lines_that_are_no_events_are_told_with_their_numbers(path: Path) -> Non
     many = damaged(path, lambda lines: [*lines[:8], *[b"?\n"] * 9, *lines[8:]])
     assert many.bad_lines == 9
     assert many.notes[-1] == f"{path}: 4 further lines are no events"
+
+
+def test_what_had_no_end_is_not_judged_where_lines_cannot_be_read(path: Path) -> None:
+    write(path, [*UNDERWAY, closed(unsettled=0)])
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join([*lines[:6], b"?\n", *lines[6:]]))
+    verdict = check_logs([path])
+    assert verdict.violation is None
+    assert "had no end: lines of the log cannot be read" in verdict.notes[0]
 
 
 def test_empty_lines_are_nothing(path: Path) -> None:
