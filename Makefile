@@ -2,6 +2,9 @@
 # again when pyproject.toml changes. PYTHON=python3.12 names the interpreter, UV= keeps uv out (.ci/venv).
 
 N ?= 100
+MINUTES ?= 10
+JOBS ?= 0
+COVERAGE ?= .greenroom/coverage.json
 
 BIN := .venv/bin
 #: What a user gets. Short, so that the first `make demo` is.
@@ -13,7 +16,7 @@ RULES := tests/test_layers.py tests/test_cores.py tests/test_tidy.py tests/test_
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test check storm selftest bench venv clean
+.PHONY: help demo test check storm nightly selftest bench venv clean
 .PHONY: check-lint check-format check-mypy check-pyright check-rules
 
 help: ## show this list
@@ -45,6 +48,10 @@ check-rules: $(INSTALLED_ALL)
 
 storm: $(INSTALLED_ALL) ## kill children, nodes, brokers and clients under load, N times each
 	$(BIN)/python tests/live/storm.py --n $(N)
+
+nightly: $(INSTALLED_ALL) ## break simulated clusters for MINUTES=10, and tell which fault has struck at which moment
+	$(BIN)/python -m pytest -n $(JOBS) -q --timeout=0 --gr-profile=nightly --gr-minutes=$(MINUTES) \
+	  --gr-coverage=$(COVERAGE) tests/supervisor/harness/test_generic.py
 
 selftest: $(INSTALLED_ALL) ## turn off each safeguard and see that an invariant notices (ONLY=words: some of them)
 	$(BIN)/python -m greenroom.testing selftest $(if $(ONLY),--only '$(ONLY)')

@@ -29,6 +29,9 @@ D14: Final = "D14"
 D25: Final = "D25"
 CODEC: Final = "CODEC"
 PLACE: Final = "PLACE"
+WIRE: Final = "WIRE"
+D29: Final = "D29"
+DLQ: Final = "DLQ"
 
 
 def all() -> tuple[str, ...]:

@@ -1,0 +1,98 @@
+"""Our own machines under the generic scenario: clients send tasks of all kinds, everything goes wrong that may.
+
+`make nightly MINUTES=10` runs this for as long as it is given, and tells which fault has struck at which moment.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import strategies as st
+
+from greenroom.supervisor.harness.aiming import aimed
+from greenroom.supervisor.harness.selftest.shop import Shop
+from greenroom.testing import Sim, What, faults, inv, record, simulate, sometimes
+from greenroom.transport.broker.settings import BrokerSettings
+
+shop = Shop()
+
+
+@shop.app.task(name="effect", acks_late=True, reject_on_worker_lost=True)
+def effect() -> None:
+    record("effect")
+    sometimes("a body goes on after its effect")
+
+
+TASKS = {**shop.tasks, "effect": effect}
+NAMES = tuple(TASKS)
+
+
+class Send(msgspec.Struct, frozen=True):
+    """Some calls of a task at once, after some time has passed."""
+
+    task: str
+    count: int
+    client: int
+    after: float
+    options: dict[str, Any]
+
+
+SENDS: Any = st.lists(
+    st.builds(
+        Send,
+        task=st.sampled_from(NAMES),
+        count=st.sampled_from((1, 2, 3, 6)),
+        client=st.integers(0, 1),
+        after=st.sampled_from((0.0, 0.0, 0.02, 1.0, 6.0)),
+        options=st.sampled_from(({}, {}, {}, {"countdown": 0.5}, {"countdown": 3.0}, {"expires": 1.0})),
+    ),
+    max_size=6,
+)
+#: What always happens, so that each moment comes: a dead letter, an effect, something that waits.
+FIRST = [Send("effect", 2, 0, 0.0, {}), Send("poison", 1, 1, 0.0, {}), Send("slow late", 2, 0, 0.0, {})]
+
+
+def play(sim: Sim, sends: list[Send]) -> None:
+    shop.begin()
+    for send in [*FIRST, *sends]:
+        if send.after:
+            sim.run_for(send.after)
+        for _ in range(send.count):
+            sim.client(send.client).apply_async(TASKS[send.task], **send.options)
+    sim.settle()
+    sim.run_for(10)
+
+
+def generic(examples: int, kinds: Sequence[What] = (), **more: Any) -> Callable[..., None]:
+    """Return a test in which faults of these kinds, of every one if none is named, strike at every moment."""
+    store = more.get("store", "memory")
+
+    def test(sim: Sim, sends: list[Send] = SENDS) -> None:
+        if What.REDRIVE in kinds:
+            # Once there is a letter: at other moments there is none yet.
+            sim.at("DEAD").fault(What.REDRIVE)
+        play(sim, sends)
+
+    plan = aimed(kinds or faults.every(), clients=2, workers=(1, 2), children=1, store=store)
+    return simulate(shop.app, plan=plan, examples=examples, **more)(test)
+
+
+@pytest.fixture(autouse=True)
+def _quiet() -> Iterator[None]:
+    """Tasks that fail, as they were told to, say so; thousands of times."""
+    logging.disable(logging.CRITICAL)
+    yield
+    logging.disable(logging.NOTSET)
+
+
+test_processes = generic(90, covers=inv.but(inv.DLQ))
+test_operators = generic(20, faults.ENDS, covers=[inv.DLQ])
+test_a_real_store = generic(30, store="sqlite")
+test_threads = generic(20, pool="threads", slots=2)
+test_small_mailboxes = generic(20, broker=BrokerSettings(mailbox_max_messages=4), covers=[inv.BOUND])
+
+pytestmark = pytest.mark.slow
