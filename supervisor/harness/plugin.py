@@ -161,9 +161,7 @@ def greenroom_cluster(tmp_path: Path) -> Iterator[Callable[..., RealCluster]]:
         def make(app: App, *, workers: int = 1, children: int = 1, **options: Any) -> RealCluster:
             nonlocal count
             count += 1
-            log = tmp_path / f"events{count}.ndjson"
-            return stack.enter_context(
-                RealCluster(app, workers=workers, children=children, **{"event_log": log, **options})
-            )
+            options.setdefault("event_log", tmp_path / f"events{count}.ndjson")
+            return stack.enter_context(RealCluster(app, workers=workers, children=children, **options))
 
         yield make
