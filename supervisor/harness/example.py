@@ -9,16 +9,18 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from importlib.metadata import version
 
 from hypothesis.control import current_build_context, currently_in_test_context
 from hypothesis.core import encode_failure
 from hypothesis.errors import HypothesisException
 
 from .course import Course
+from .invariants import Violated
 from .options import options
 from .report import Report, first_divergence, report, write_page
 from .sim import Sim
-from .trace import Event
+from .trace import Event, Kind
 
 Make = Callable[[], AbstractContextManager[Sim]]
 
@@ -76,7 +78,21 @@ def report_of(sim: Sim, error: BaseException, replay: str = "", found: str = "")
     """Return what there is to tell of a failure. `found`: by which search."""
     sentence = str(error).partition("\n")[0] or "the test's own assertion does not hold"
     plan = sim.plan.words(sim.injector.done)
-    return report(type(error).__name__, sentence, sim.trace, deviations=plan, replay=replay)
+    known = ", ".join(part for part in (f"greenroom {version('greenroom')}", found) if part)
+    if not isinstance(error, Violated):
+        return report(type(error).__name__, sentence, sim.trace, deviations=plan, replay=replay, found=known)
+    about = {id: None for event in sim.trace.events if event.kind is Kind.PUBLISH for id in event.facts["ids"]}
+    return report(
+        f"{error.invariant} violated",
+        error.detail,
+        sim.trace,
+        about=[id for id in about if id == error.about or id in error.detail],
+        deviations=plan,
+        replay=replay,
+        broken_at=error.event,
+        promise=error.sentence,
+        found=known,
+    )
 
 
 def is_last() -> bool:

@@ -7,13 +7,18 @@ and deviations of that run, how to run it again, and the hash by which a replay 
 from __future__ import annotations
 
 import html
+import textwrap
 from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import Final
 
 import msgspec
 
-from .timeline import LINES_MAX, Line, column_of, drawn, timeline
-from .trace import Event, Trace
+from .timeline import LINES_MAX, Line, Names, column_of, drawn, line_of, telling, timeline
+from .trace import Event, Kind, Trace
+
+#: Sentences of a report are this wide.
+_WRAP: Final = 100
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,10 +37,16 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     digest: str
     #: How many events the whole trace has.
     events: int
+    #: What the invariant promises; empty: it was the test's own assertion.
+    promise: str = ""
+    #: By which program and which search it was found.
+    found: str = ""
 
     def text(self) -> str:
         """Return one screen of text."""
-        parts = [f"{self.title}: {self.sentence}", "", drawn(self.lines), ""]
+        head = f"{self.title}: {self.sentence}"
+        about = [*textwrap.wrap(self.promise, _WRAP), *textwrap.wrap(f"({self.found})" if self.found else "", _WRAP)]
+        parts = [head, *about, "", drawn(self.lines), ""]
         if self.deviations:
             parts += [f"  {deviation}" for deviation in self.deviations]
         else:
@@ -55,17 +66,43 @@ def report(
     deviations: Sequence[str] = (),
     replay: str = "",
     lines_max: int = LINES_MAX,
+    broken_at: Event | None = None,
+    promise: str = "",
+    found: str = "",
 ) -> Report:
-    """Make the report of a trace. `about`: the ids of the messages that the broken promise is about."""
+    """Make the report of a trace. `about`: the ids of the messages that the broken promise is about. `broken_at`: the
+    event by which it was seen to be broken, which always has its line, and is marked."""
+    names = Names(trace.events)
+    named = sentence
+    for id in about:
+        named = named.replace(id, names.of(id))
+    shown = _fitting(trace.events, telling(trace.events, names, about, lines_max), broken_at, lines_max)
+    lines = [
+        msgspec.structs.replace(line_of(event, names), mark=named) if event is broken_at else line_of(event, names)
+        for event in shown
+    ]
     return Report(
         title=title,
-        sentence=sentence,
-        lines=timeline(trace.events, about, lines_max),
+        sentence=named,
+        promise=promise,
+        found=found,
+        lines=lines,
         deviations=list(deviations),
         replay=replay,
         digest=trace.digest(),
         events=len(trace.events),
     )
+
+
+def _fitting(events: Sequence[Event], shown: Sequence[Event], broken_at: Event | None, most: int) -> list[Event]:
+    """Return of these events as many as fit: all faults, the one by which it broke, and the latest of the others."""
+    kept = {id(event) for event in shown if event.kind is Kind.FAULT or event is broken_at}
+    if broken_at is not None:
+        kept.add(id(broken_at))
+    room = max(0, most - len(kept))
+    others = [event for event in shown if id(event) not in kept]
+    kept.update(id(event) for event in others[max(0, len(others) - room) :])
+    return [event for event in events if id(event) in kept]
 
 
 def first_divergence(one: Sequence[Event], other: Sequence[Event]) -> tuple[int, Event | None, Event | None] | None:

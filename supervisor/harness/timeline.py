@@ -37,6 +37,8 @@ class Line(msgspec.Struct, frozen=True):
     column: str
     text: str
     is_fault: bool
+    #: What is wrong with it, if it is what broke a promise.
+    mark: str = ""
 
 
 def column_of(lane: str) -> str:
@@ -106,12 +108,21 @@ def drawn(lines: Sequence[Line], width: int = WIDTH) -> str:
     columns.sort(key=lambda name: (not name.startswith("client"), name != "broker", name))
     if not columns:
         return "(nothing happened)"
-    each = max(_MIN_COLUMN, (width - 12) // len(columns))
-    rows = [f"{'seconds':>10}  " + "".join(f"{name:<{each}}" for name in columns).rstrip()]
+    # As wide as what stands in it, if all of it fits; else each as wide as the others.
+    wide = {name: max(_MIN_COLUMN, *(len(line.text) + 4 for line in lines if line.column == name)) for name in columns}
+    if sum(wide.values()) > width - 12:
+        wide = dict.fromkeys(columns, max(_MIN_COLUMN, (width - 12) // len(columns)))
+    rows = [f"{'seconds':>10}  " + "".join(f"{name:<{wide[name]}}" for name in columns).rstrip()]
     for line in lines:
-        before = " " * (each * columns.index(line.column))
+        before = " " * sum(wide[name] for name in columns[: columns.index(line.column)])
         mark = "* " if line.is_fault else ""
         rows.append(f"{line.at / 1_000_000:>10.4f}  {before}{mark}{line.text}".rstrip())
+        if line.mark:
+            pointed = f"  <== {line.mark}"
+            if len(rows[-1]) + len(pointed) > width:
+                # A row of its own, as far to the right as it fits.
+                rows.append(" " * max(0, min(12 + len(before), width - len(pointed))))
+            rows[-1] = (rows[-1] + pointed)[:width]
     return "\n".join(rows)
 
 
@@ -150,6 +161,8 @@ def _text(event: Event, names: Names) -> str:
             return f"dies{by} ({facts.get('how', 'killed')})"
         case Kind.REPORT:
             return f"reports {facts['session']}"
+        case Kind.NOTICE:
+            return f"notices: {facts.get('notice', '')}{by}"
         case Kind.FAULT:
             return "FAULT " + ", ".join(str(value) for value in facts.values())
         case Kind.EFFECT:

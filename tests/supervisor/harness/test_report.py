@@ -128,3 +128,37 @@ def test_two_runs_part_at_their_first_difference() -> None:
     parted = first_divergence(one.trace.events, other.trace.events)
     assert parted is not None
     assert parted[0] == 3
+
+
+def test_the_event_by_which_a_promise_was_seen_to_be_broken_has_its_line_and_says_why() -> None:
+    told = Told()
+    told.trace.note(Kind.COMMIT, "broker", number=3)
+    broken_at = told.trace.events[-1]
+    text = report(
+        "AMO violated",
+        "id1 starts a second time",
+        told.trace,
+        about=["id1"],
+        broken_at=broken_at,
+        promise="A body starts at most once.",
+        found="greenroom 1.0, after 214 examples",
+    ).text()
+    lines = text.splitlines()
+    assert lines[:3] == [
+        "AMO violated: charge 1 starts a second time",
+        "A body starts at most once.",
+        "(greenroom 1.0, after 214 examples)",
+    ]
+    place = next(index for index, line in enumerate(lines) if "commit number 3" in line)
+    assert lines[place].endswith("<== charge 1 starts a second time")
+    assert len(lines) <= 24
+
+
+def test_a_report_has_twelve_lines_of_timeline_at_the_most_and_all_faults_among_them() -> None:
+    told = Told()
+    for _ in range(30):
+        told.trace.note(Kind.STARTED, "w1/3", id="id1", task="shop.charge", position=1)
+    made = report("AMO", "id1 starts", told.trace, about=["id1"], broken_at=told.trace.events[-1])
+    assert len(made.lines) == 12
+    assert [line.is_fault for line in made.lines].count(True) == 1
+    assert made.lines[-1].mark == "charge 1 starts"
