@@ -212,6 +212,8 @@ class BrokerProcess(Process):
             if frames:
                 core.apply(Received(frames))
                 frames = []
+            # What is due goes out first: it would at anything that happens.
+            core.apply(Tick())
             self.observed.doubted()
             core.apply(Received([frame]))
             if isinstance(frame.verbs, BadFrame) or link not in links:

@@ -68,12 +68,18 @@ class Disk(Invariant, Observer):
 
     def __init__(self) -> None:
         super().__init__()
+        self.world: World | None = None
         self._has_failed = False
+        self._failed_in = 0
 
     def failed(self) -> None:
-        """From now on nothing may be said that rests on the store."""
+        """From the next turn on nothing may be said that rests on the store: what is said in this one did before."""
         self.premises += 1
         self._has_failed = True
+        self._failed_in = self._turn()
+
+    def _turn(self) -> int:
+        return 0 if self.world is None else self.world.clockwork.steps
 
     def opened(self, recovered: Recovered, store: Store) -> None:
         """It is known again what it holds."""
@@ -81,5 +87,5 @@ class Disk(Invariant, Observer):
 
     def said(self, session: str, verb: FromBroker) -> None:
         """Judge what is said after it has failed."""
-        if self._has_failed and isinstance(verb, (Confirm, Deliver, Applied)):
+        if self._has_failed and self._turn() > self._failed_in and isinstance(verb, (Confirm, Deliver, Applied)):
             self.violated(f"the store has failed, and the broker says {type(verb).__name__} to {session}")

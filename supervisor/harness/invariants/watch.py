@@ -23,7 +23,7 @@ from ..trace import Event, Kind
 from ..world import REST_WITHIN, NeverAtRest, World
 from .base import Invariant, Vacuous, Violated
 from .commits import Bound
-from .intake import Wire
+from .intake import Disk, Wire
 from .ledger import Ledger
 from .rest import OnePlace
 from .table import make, sentence_of
@@ -146,7 +146,7 @@ class Watch:
             if isinstance(invariant, Bound):
                 invariant.world = world
                 invariant.unsettled = self.ledger.unsettled
-            if isinstance(invariant, Wire):
+            if isinstance(invariant, (Disk, Wire)):
                 invariant.world = world
             if isinstance(invariant, OnePlace):
                 invariant.world = world
@@ -219,7 +219,9 @@ class Watch:
         nothing will happen, however long one waits.
         """
         world = self.world
-        if world.clockwork.now.boot - world.trace.began - self._moved_at < QUIET or any(child.is_busy for child in world.children):
+        if world.clockwork.now.boot - world.trace.began - self._moved_at < QUIET or any(
+            child.is_busy for child in world.children
+        ):
             return False
         return self.ledger.latest_due() + QUIET <= world.broker.now.wall
 

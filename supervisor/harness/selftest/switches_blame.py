@@ -255,7 +255,7 @@ SWITCHES: Final = (
     Switch(
         "unlimited redelivery",
         "max_deliveries bounds the deaths that a message may cause.",
-        ("LIMIT",),
+        ("LIMIT", "D25"),
         Patch(redelivery, "_bounded", _no_bound),
     ),
     Switch(

@@ -6,12 +6,16 @@ Owns the list of all switches, and what the command `python -m greenroom.testing
 from __future__ import annotations
 
 import argparse
+import contextlib
+import platform
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Final
 
 from . import benign, switches_blame, switches_commits, switches_handing, switches_intake, switches_worker
 from .hunt import BENIGN_SECONDS, SECONDS, SHRINK_SECONDS, Catch, hunt
+from .replay import Example, drawn, equal, in_fresh_processes
 from .shop import Shop
 from .switch import Switch
 
@@ -24,6 +28,10 @@ SABOTAGES: Final[tuple[Switch, ...]] = (
 )
 BENIGN: Final[tuple[Switch, ...]] = benign.SWITCHES
 SWITCHES: Final = SABOTAGES + BENIGN
+
+#: How many of the examples that were caught, and of others, are replayed.
+REPLAYED_CAUGHT: Final = 6
+REPLAYED_DRAWN: Final = 20
 
 _NAME: Final = max(len(switch.name) for switch in SWITCHES)
 HEADER: Final = f"{'switch':{_NAME}}  {'caught by':10} {'seconds':>8} {'examples':>9} {'faults':>7} {'tasks':>6}"
@@ -43,6 +51,76 @@ def row(catch: Catch) -> str:
         by = catch.invariant if catch.is_named else f"{catch.invariant}?" if catch.invariant else "MISSED"
     line = f"{switch.name:{_NAME}}  {by:10} {catch.seconds:8.1f} {catch.examples:9}"
     return f"{line} {catch.faults:7} {catch.tasks:6}" if catch.invariant else line
+
+
+def markdown(catches: Sequence[Catch], seed: int, replayed: str = "") -> str:
+    """Return the page of the documentation that tells what came of these hunts."""
+    sabotages = [catch for catch in catches if not catch.switch.is_benign]
+    benign = [catch for catch in catches if catch.switch.is_benign]
+    caught = sum(catch.is_good and catch.is_named for catch in sabotages)
+    flagged = sum(not catch.is_good for catch in benign)
+    lines = [
+        "# The self-test",
+        "",
+        "Greenroom's own safeguards are turned off one by one, each by a switch that changes production code from",
+        "outside, and the generic scenario of `greenroom.testing` runs until an invariant raises an alarm. Harmless",
+        "changes, of order and pace, must raise none. `make selftest` runs all of it; this page is what",
+        "`python -m greenroom.testing selftest --replays 20 --markdown docs/selftest.md` made.",
+        "",
+        f"On one core of {_machine()}, seed {seed}: {caught} of {len(sabotages)} sabotages caught by an invariant that "
+        f"the switch names, {flagged} of {len(benign)} harmless changes flagged.",
+        *(["", replayed] if replayed else []),
+        "",
+        "| sabotage | the safeguard that is off | caught by | seconds | examples | faults | tasks |",
+        "| --- | --- | --- | ---: | ---: | ---: | ---: |",
+    ]
+    for catch in sabotages:
+        switch = catch.switch
+        size = f"{catch.faults} | {catch.tasks}" if catch.invariant else " | "
+        by = catch.invariant or "nobody"
+        lines.append(f"| {switch.name} | {switch.safeguard} | {by} | {catch.seconds:.1f} | {catch.examples} | {size} |")
+    lines += [
+        "",
+        "Faults and tasks are those of the smallest example that was found within a few seconds of shrinking.",
+        "",
+        "| harmless change | flagged by | seconds | examples |",
+        "| --- | --- | ---: | ---: |",
+    ]
+    for catch in benign:
+        lines.append(
+            f"| {catch.switch.name} | {catch.invariant or 'nobody'} | {catch.seconds:.1f} | {catch.examples} |"
+        )
+    return "\n".join([*lines, ""])
+
+
+def _machine() -> str:
+    processor = platform.processor() or platform.machine()
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                processor = line.partition(":")[2].strip()
+                break
+    return f"{processor}, Python {platform.python_version()}"
+
+
+def replays(catches: Sequence[Catch], times: int, seed: int, tell: Callable[[str], object] = _say) -> str:
+    """Replay a handful of what was caught, and calm examples, in so many fresh processes; tell how many went alike.
+
+    Returns the sentence.
+    """
+    caught = [Example(catch.switch.name, catch.smallest) for catch in catches if catch.smallest is not None]
+    chosen = caught[:: max(1, len(caught) // REPLAYED_CAUGHT)][:REPLAYED_CAUGHT]
+    examples = [*chosen, *(Example("", work) for work in drawn(REPLAYED_DRAWN, seed))]
+    same = equal(in_fresh_processes(examples, times))
+    alike = sum(count == times for count in same)
+    sentence = (
+        f"{len(chosen)} of the examples that were caught and {len(examples) - len(chosen)} of the tree as it is went "
+        f"the same way {min(same)} times out of {times} in fresh processes with other hashes each"
+    )
+    if alike < len(examples):
+        sentence += f"; {len(examples) - alike} did not always"
+    tell(f"{sentence}.")
+    return f"{sentence}."
 
 
 def run(
@@ -85,6 +163,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--shrink", type=float, default=SHRINK_SECONDS, help="seconds to shrink one (%(default)g)")
     parser.add_argument("--benign", type=float, default=BENIGN_SECONDS, help="for each harmless one (%(default)g)")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--replays", type=int, default=0, metavar="N", help="replay examples in N fresh processes")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the table as a page of documentation")
     parser.add_argument("--list", action="store_true", help="name the switches and what each turns off")
     chosen = parser.parse_args(arguments)
     switches = [switch for switch in SWITCHES if chosen.only in switch.name]
@@ -100,4 +180,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         benign_seconds=chosen.benign,
         seed=chosen.seed,
     )
-    return 0 if all(catch.is_good for catch in catches) else 1
+    replayed = replays(catches, chosen.replays, chosen.seed) if chosen.replays else ""
+    if chosen.markdown is not None:
+        chosen.markdown.write_text(markdown(catches, chosen.seed, replayed))
+    return 0 if all(catch.is_good for catch in catches) and "did not" not in replayed else 1
