@@ -135,6 +135,7 @@ class Ledger(Observer):
         match verb:
             case Hello():
                 if facts.is_away(verb.session):
+                    facts.breaks[verb.session] += 1
                     self._overdue[verb.session] = None
                 facts.down.pop(verb.session, None)
                 if verb.role == Role.CHILD:
