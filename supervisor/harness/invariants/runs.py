@@ -41,6 +41,9 @@ class AtMostOnce(Invariant):
             self._runs[id] = ""
         elif event.kind is Kind.RAN and facts["id"] in self._runs:
             self._runs[facts["id"]] = facts["state"]
+        elif event.kind is Kind.DEAD:
+            # Whoever redrives it wants it to run; and one whose body nobody would load has not run.
+            self._runs.pop(facts["id"], None)
 
     def forget(self, id: str, positions: Sequence[int]) -> None:
         """As `Invariant.forget`."""

@@ -182,6 +182,14 @@ def test_each_promise_is_seen_to_be_broken_by_its_name_and_line(
     assert (f"{path}:{line}" if line else "the end of the log") in text
 
 
+def test_a_dead_letter_that_is_redriven_may_run_again_also_with_an_early_ack(path: Path) -> None:
+    refused: Happened = Kind.RAN, ONE, {**ran("e", 1)[2], "state": "REFUSED"}
+    first = [publish("e", EARLY), deliver("e", 1), started("e", 1, EARLY), refused, settle(1), dead("e", 1)]
+    again = [deliver("e", 2), started("e", 2, EARLY), ran("e", 2)]
+    assert judged(path, *BEGINNING, *first, *again).violation is None
+    assert judged(path, *BEGINNING, *first[:-1], *again).violation is not None
+
+
 def test_of_a_batch_only_what_is_about_the_message_is_shown(path: Path) -> None:
     ids = ["a", "e", "z"]
     facts: Facts = {"mailbox": "celery", "tasks": ["shop.mail"] * 3, "flags": [0] * 3, "bounds": [0] * 3, "ids": ids}
