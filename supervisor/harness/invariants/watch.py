@@ -28,7 +28,6 @@ from .ledger import Ledger
 from .rest import OnePlace
 from .table import make, sentence_of
 
-
 #: After faults have stopped, no promise lets a message wait so long while nothing happens to any: a link is given up
 #: after 6 s and comes back within 5 (D1, D4), what is lost is judged 13 s later (D15, D18), who reads nothing is cut
 #: after 30 s (D9). What waits for longer, as the delays between redeliveries, has a due time that is known.

@@ -59,6 +59,10 @@ def markdown(catches: Sequence[Catch], seed: int, replayed: str = "") -> str:
     benign = [catch for catch in catches if catch.switch.is_benign]
     caught = sum(catch.is_good and catch.is_named for catch in sabotages)
     flagged = sum(not catch.is_good for catch in benign)
+    summary = (
+        f"On one core of {_machine()}, seed {seed}: {caught} of {len(sabotages)} sabotages caught by an invariant that "
+        f"the switch names, {flagged} of {len(benign)} harmless changes flagged."
+    )
     lines = [
         "# The self-test",
         "",
@@ -67,8 +71,7 @@ def markdown(catches: Sequence[Catch], seed: int, replayed: str = "") -> str:
         "changes, of order and pace, must raise none. `make selftest` runs all of it; this page is what",
         "`python -m greenroom.testing selftest --replays 20 --markdown docs/selftest.md` made.",
         "",
-        f"On one core of {_machine()}, seed {seed}: {caught} of {len(sabotages)} sabotages caught by an invariant that "
-        f"the switch names, {flagged} of {len(benign)} harmless changes flagged.",
+        summary,
         *(["", replayed] if replayed else []),
         "",
         "| sabotage | the safeguard that is off | caught by | seconds | examples | faults | tasks |",
