@@ -133,7 +133,7 @@ class ClusterMachine(RuleBasedStateMachine):
     @classmethod
     def _to_test_case(cls) -> Any:  # type: ignore[override]
         """The base class's `TestCase`, without what costs much and tells little of a cluster."""
-        case = super()._to_test_case()
+        case: Any = super()._to_test_case()
         case.settings = machine_settings()
         asked = options()
         if asked.replay:
