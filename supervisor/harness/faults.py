@@ -93,8 +93,8 @@ class What(enum.StrEnum):
     #: start, until somebody puts a good copy back (only under the real store).
     BIT_FLIP = "bit flip"
     TRUNCATED_TAIL = "truncated tail"
-    #: The folder of the store is removed, and the broker is killed later: it begins with nothing (only under the
-    #: real store).
+    #: The folder of the store is removed, and the broker is killed later: it begins with nothing, and everybody else
+    #: is started anew (only under the real store).
     FOLDER_GONE = "store folder gone"
     #: The wall clock of everybody jumps forward, or back.
     WALL_FORWARD = "wall clock forward"

@@ -124,7 +124,10 @@ class NodeProcess(Process):
     @property
     def is_heard(self) -> bool:
         """Whether the broker has it, and has all of its reports."""
-        return self.line.attached and not len(self._reports)
+        link = self.line.link
+        is_linked = link is not None and not link.closed and self.line.attached
+        knows_all = not self._waiting and all(child.alive for child in self.children.values())
+        return is_linked and knows_all and not len(self._reports)
 
     def tell(self, event: PoolEvent) -> None:
         """Something happened to the pool."""

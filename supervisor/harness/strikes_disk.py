@@ -97,13 +97,23 @@ def _damage(blow: Blow, damage: Callable[[WorldDisk], object]) -> None:
 
 
 def remove(blow: Blow) -> None:
-    """Take the folder away; after a while the broker is killed, and starts with nothing."""
+    """Take the folder away; after a while the broker is killed, and starts with nothing. Its epoch is lower than the
+    one that everybody knows, and so workers and clients, who refuse it, are started anew as well."""
     world = blow.world
-    if world.disk.remove():
-        world.observed.disk_lied = True
+    if not world.disk.remove():
+        return
+    world.observed.disk_lied = True
 
-        def kill() -> None:
-            world.clockwork.after(SECOND, world.restart_broker)
-            world.kill_broker()
+    def start_anew() -> None:
+        world.restart_broker()
+        for node in [node for node in world.nodes if node.alive]:
+            world.add_node()
+            node.kill()
+        for client in world.clients:
+            client.kill()
 
-        blow.later(kill)
+    def kill() -> None:
+        world.clockwork.after(SECOND, start_anew)
+        world.kill_broker()
+
+    blow.later(kill)
