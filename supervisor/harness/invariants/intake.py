@@ -70,13 +70,16 @@ class Disk(Invariant, Observer):
         super().__init__()
         self.world: World | None = None
         self._has_failed = False
-        self._failed_in = 0
+        self._failed_in = -1
 
-    def failed(self) -> None:
-        """From the next turn on nothing may be said that rests on the store: what is said in this one did before."""
+    def failed(self, *, writing: bool = True) -> None:
+        """From now on nothing may be said that rests on the store.
+
+        A failure to read judges from the next turn on: what is said beside the reading was there before.
+        """
         self.premises += 1
         self._has_failed = True
-        self._failed_in = self._turn()
+        self._failed_in = -1 if writing else self._turn()
 
     def _turn(self) -> int:
         return 0 if self.world is None else self.world.clockwork.steps

@@ -55,10 +55,10 @@ class _Relay(Observer):
             for observer in self._observing:
                 observer.opened(recovered, store)
 
-    def failed(self) -> None:
+    def failed(self, *, writing: bool = True) -> None:
         """As `Observer.failed`."""
         for observer in self._observing:
-            observer.failed()
+            observer.failed(writing=writing)
 
     def doubted(self) -> None:
         """As `Observer.doubted`."""

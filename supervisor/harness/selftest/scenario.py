@@ -127,7 +127,7 @@ def works() -> st.SearchStrategy[Work]:
         Work,
         plan=st.one_of([_plans(kinds) for kinds in (every(), *GROUPS)]),
         sends=st.lists(_sends(), min_size=1, max_size=OPERATIONS_MAX).map(tuple),
-        pool=st.sampled_from(("prefork", "prefork", "threads")),
+        pool=st.sampled_from(("prefork", "threads")),
         small=st.sampled_from((False, False, False, True)),
         durability=st.sampled_from((Durability.DISK, Durability.DISK, Durability.PROCESS)),
         commit_time=st.sampled_from((COMMIT_TIME, SLOW_COMMIT)),
