@@ -34,6 +34,8 @@ GAP_MAX: Final = 200
 _JITTERS: Final = (1 << 16) - 1
 #: With jitter, so often another turn than the first is taken.
 _JITTER_SHARE: Final = 0.1
+#: How many times more often than others deaths are drawn.
+_DEATHS: Final = 3
 
 #: Where a drawn fault may be anchored, the most telling first: shrinking goes there.
 OF_BODIES: Final = (Kind.STARTED, Kind.RAN, Kind.EFFECT, Kind.SETTLE, Kind.APPLIED, Kind.DELIVER, Kind.MARK)
@@ -146,8 +148,8 @@ def faults_of(kinds: Sequence[What], store: StoreName = "memory") -> st.SearchSt
     possible = [kind for kind in kinds if store == "sqlite" or kind not in OF_REAL_STORE]
     if not possible:
         return st.nothing()
-    # Deaths twice: they are what most promises are about.
-    whats = st.sampled_from([*possible, *(kind for kind in deaths() if kind in possible)])
+    # Deaths again and again: they are what most promises are about.
+    whats = st.sampled_from([*possible, *_DEATHS * [kind for kind in deaths() if kind in possible]])
 
     @st.composite
     def fault(draw: st.DrawFn) -> Fault:
