@@ -6,7 +6,7 @@ follow what is likely; a long run takes these as well, so that no pair is left o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from hypothesis import strategies as st
@@ -21,10 +21,24 @@ OTHERS_MAX: Final = 3
 #: What makes a moment come that a calm world does not have.
 _CAUSES: Final[dict[Kind, Fault]] = {
     **dict.fromkeys((Kind.REPORT, Kind.FORK, Kind.READY), Fault(What.KILL_CHILD, Anchor(Kind.STARTED))),
-    **dict.fromkeys((Kind.DETACHED, Kind.ATTACHED), Fault(What.DROP, Anchor(Kind.DELIVER))),
-    Kind.BROKER_UP: Fault(What.KILL_BROKER, Anchor(Kind.SETTLE), seconds=0.5),
+    Kind.DETACHED: Fault(What.DROP, Anchor(Kind.DELIVER)),
+    **dict.fromkeys((Kind.BROKER_UP, Kind.ATTACHED), Fault(What.KILL_BROKER, Anchor(Kind.SETTLE), seconds=0.5)),
     Kind.RETURN: Fault(What.DRAIN_NODE, Anchor(Kind.STARTED)),
 }
+
+
+def in_turn(kinds: Sequence[What], round: int = 0) -> Iterator[tuple[Plan, StoreName]]:
+    """Return a plan for each fault of these kinds at each of its moments, one after the other, and its store.
+
+    Nothing is drawn: each `round` has another order of turns, and strikes others and for longer.
+    """
+    seconds = (2.0, 0.5, 8.0, 20.0)[round % 4]
+    for what in kinds:
+        for kind in anchors_of(what):
+            cause = (_CAUSES[kind],) if kind in _CAUSES else ()
+            aim = Fault(what, Anchor(kind), round % 3, seconds)
+            plan = Plan(1 + round % 2, 1 + round % 3 // 2, 2, (*cause, aim), (), round)
+            yield plan, "sqlite" if what in OF_REAL_STORE else "memory"
 
 
 def aimed(

@@ -66,10 +66,24 @@ ON_LINKS: Final = (
     What.CLOCK_STOPS,
     What.CLOCK_DRIFTS,
 )
+#: Those of them that need a link that is up.
+OF_ONE_LINK: Final = (
+    What.DROP,
+    What.CUT,
+    What.FREEZE,
+    What.STALL,
+    What.HOLD_UP,
+    What.SLOW_LINK,
+    What.STALE_LINK,
+    What.CORRUPT_BYTE,
+    What.TRUNCATED_FRAME,
+)
 _ANCHORS_OF: Final = {
     **dict.fromkeys((What.KILL_CHILD, What.CHILD_EXITS, What.PAUSE_CHILD), OF_BODIES),
     **dict.fromkeys((What.KILL_NODE, What.PAUSE_NODE, What.PAUSE_HOST, What.DRAIN_NODE), OF_NODES),
     **dict.fromkeys(ON_LINKS, OF_LINKS),
+    # When the broker begins, nobody has a link yet.
+    **dict.fromkeys(OF_ONE_LINK, tuple(kind for kind in OF_LINKS if kind is not Kind.BROKER_UP)),
     **dict.fromkeys((What.KILL_CLIENT, What.PAUSE_CLIENT), OF_CLIENTS),
     **dict.fromkeys((What.REDRIVE, What.PURGE_DEAD), OF_LETTERS),
 }

@@ -7,6 +7,7 @@ itself is imported when a test asks for it, so that the plugin costs nothing to 
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -74,7 +75,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Called by pytest when it knows which tests it will run: each simulated one gets an equal share of the time."""
-    minutes: float = session.config.getoption("--gr-minutes")
+    minutes: Any = session.config.getoption("--gr-minutes")
     tests = sum(_is_simulated(item) for item in session.items)
     if minutes and tests:
         # Each worker of pytest-xdist knows all tests, and runs its part of them.
@@ -115,7 +116,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     from .tally import tally
 
     terminalreporter.section("what simulated clusters have covered")
-    terminalreporter.write_line(summary(tally(), terminalreporter._tw.fullwidth))
+    terminalreporter.write_line(summary(tally(), shutil.get_terminal_size().columns))
     file = config.getoption("--gr-coverage")
     if file not in (None, "-"):
         terminalreporter.write_line(f"written to {written(tally(), Path(file))}")

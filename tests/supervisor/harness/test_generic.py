@@ -13,9 +13,11 @@ import msgspec
 import pytest
 from hypothesis import strategies as st
 
-from greenroom.supervisor.harness.aiming import aimed
+from greenroom.supervisor.harness.aiming import aimed, in_turn
+from greenroom.supervisor.harness.course import Course
+from greenroom.supervisor.harness.options import options
 from greenroom.supervisor.harness.selftest.shop import Shop
-from greenroom.testing import Sim, What, faults, inv, record, simulate, sometimes
+from greenroom.testing import Sim, What, faults, inv, record, simulate, simulated, sometimes
 from greenroom.transport.broker.settings import BrokerSettings
 
 shop = Shop()
@@ -94,5 +96,23 @@ test_operators = generic(20, faults.ENDS, covers=[inv.DLQ])
 test_a_real_store = generic(30, store="sqlite")
 test_threads = generic(20, pool="threads", slots=2)
 test_small_mailboxes = generic(20, broker=BrokerSettings(mailbox_max_messages=4), covers=[inv.BOUND])
+
+#: Of the plans that aim at each pair of fault and moment, every so manieth is tried where no time is given.
+SAMPLE = 7
+
+
+def test_each_fault_at_each_moment() -> None:
+    course = Course()
+    asked = options()
+    for number in range(1_000_000 if asked.seconds else 1):
+        plans = list(in_turn(faults.every(), number))
+        for plan, store in plans if asked.seconds else plans[::SAMPLE]:
+            if course.is_over:
+                return
+            with simulated(shop.app, plan, store=store) as sim:
+                play(sim, [])
+
+
+test_each_fault_at_each_moment.is_simulated = True  # type: ignore[attr-defined]
 
 pytestmark = pytest.mark.slow
