@@ -1,7 +1,7 @@
 """What tests send to see a cluster under load, and tasks that misbehave in each way that a task can.
 
-Owns loads (`burst`, `huge`, `many_mailboxes`, `watched`) for whoever has a `Sim`, and `Misbehaving`, which registers one
-task of each kind with an application. Nothing here goes wrong by itself: these are calls like a user's own.
+Owns loads (`burst`, `huge`, `many_mailboxes`) for whoever has a `Sim`, and `Misbehaving`, which registers one task of
+each kind with an application. Nothing here goes wrong by itself: these are calls like a user's own.
 """
 
 from __future__ import annotations

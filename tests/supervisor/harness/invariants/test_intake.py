@@ -58,7 +58,7 @@ def test_wire_is_silent_about_a_stranger_and_catches_a_broker_that_counts_his_no
     before = Links.bad_frame
 
     def bad_frame(self: Links, link: int, bad: BadFrame) -> None:
-        self._desk.counts.accepted += 1
+        self._desk.counts.accepted += 1  # pyright: ignore[reportPrivateUsage]
         before(self, link, bad)
 
     monkeypatch.setattr(Links, "bad_frame", bad_frame)
@@ -93,7 +93,7 @@ def test_dlq_is_silent_about_a_redrive_and_about_a_purge() -> None:
 
 
 def test_dlq_catches_a_purge_that_redrives(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = Admin._act_on_dead
+    before = Admin._act_on_dead  # pyright: ignore[reportPrivateUsage]
 
     def act(self: Admin, waiting: object, letters: list[Dead]) -> None:
         waiting.op = Op.DEAD_REDRIVE  # type: ignore[attr-defined]
@@ -105,7 +105,7 @@ def test_dlq_catches_a_purge_that_redrives(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_dlq_catches_a_redrive_that_changes_the_message(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = Admin._redrive
+    before = Admin._redrive  # pyright: ignore[reportPrivateUsage]
 
     def redrive(self: Admin, letter: Dead, mailbox: object) -> None:
         before(self, msgspec.structs.replace(letter, blob=letter.blob.replace(b"poison", b"potion")), mailbox)  # type: ignore[arg-type]
