@@ -7,6 +7,8 @@ from typing import Final
 
 from .base import Invariant
 from .commits import Alone, Bound, Codec, CommitFirst, Credit, Innocent, Loss, Order, Time
+from .intake import Disk, Wire
+from .letters import DeadLetters
 from .rest import OnePlace, Quiesce, Reported
 from .runs import AtLeastOnce, AtMostOnce, Limit, OneResult, Poison, Spurious
 
@@ -29,6 +31,9 @@ ALL: Final[tuple[type[Invariant], ...]] = (
     Reported,
     Alone,
     Codec,
+    Wire,
+    Disk,
+    DeadLetters,
     OnePlace,
 )
 #: What is promised or planned and has no part, or no part of a simulated world, that could break it.
@@ -38,8 +43,6 @@ NOT_YET: Final[dict[str, str]] = {
     "REG": "the registry of names is not there yet",
     "FENCE": "partitions with epochs in PostgreSQL are not there yet",
     "AUTH": "roles and keys are not there yet",
-    "WIRE": "damaged frames are not part of a simulated world yet",
-    "DLQ": "operators are not part of a simulated world yet",
 }
 _BY_NAME: Final = {invariant.name: invariant for invariant in ALL}
 
