@@ -45,6 +45,8 @@ class Bodies:
         self.io: IoLoop
         #: Ids of messages whose body the page has as started and not as finished, by position.
         self.running: dict[int, str] = {}
+        #: When each was taken to be started, by position: from then on nobody asks whether it may be.
+        self.taken_at: dict[int, int] = {}
         self._process = process
         self._trace = trace
         self._realm = realm
@@ -61,6 +63,7 @@ class Bodies:
         """Begin a body."""
         position = held.delivery.position
         self.running[position] = held.delivery.envelope.id
+        self.taken_at[position] = self._process.clockwork.now.boot
         if self._pool == "asyncio" and self._is_coroutine(held):
             self._aio_loop().call_soon_threadsafe(self._begin_in_loop, runner, held)
         else:

@@ -116,6 +116,10 @@ class ChildProcess(Process):
             self.client = SimClient(self, self._trace, [self._config.broker], f"{self.session}/client")
         return self.client
 
+    def taken_at(self, position: int) -> int:
+        """Return when this was taken to be started, in true boot time; 0: it was not."""
+        return self._bodies.taken_at.get(position, 0)
+
     def look(self) -> list[RingEntry]:
         """Return what the page says of bodies now."""
         return contents_of(self.page.raw()).ring

@@ -80,6 +80,7 @@ class Shop:
         task("moody late", moody, bind=True, **late)
         task("slow early", slow, bind=True)
         task("slow late", slow, bind=True, **late)
+        task("slow once", slow, bind=True, max_deliveries=1, **late)
         task("long early", long, bind=True)
         task("long late", long, bind=True, **late)
         task("poison", fall, bind=True, max_deliveries=2, **late)
