@@ -183,14 +183,15 @@ class MemoryStore:
         if disk.room_bytes is not None:
             self._take_room(disk, sum(_bytes_of(record) for record in records))
         duplicates: list[int] = []
-        before = len(disk.undo)
+        before, marks = len(disk.undo), dict(disk.marks)
         try:
             for record in records:
                 self._APPLY[type(record)](self, record, duplicates)
         except BaseException:
             disk.undo_to(before)
             raise
-        if synchronous is Synchronous.FULL or len(disk.undo) > UNDO_MAX:
+        # A mark that has risen is synced: numbers that it frees may be used, and seen by others, from here on.
+        if synchronous is Synchronous.FULL or disk.marks != marks or len(disk.undo) > UNDO_MAX:
             disk.undo.clear()
         return Committed(duplicates)
 
