@@ -31,7 +31,8 @@ NAMES_AS_DATA = ("greenroom.actors.errors",)
 
 #: The modules that may load pickled bytes; whoever calls them has verified the body's signature before.
 PICKLE_HOMES = ("transport/pickling.py",)
-PROCESS_HOMES = ("supervisor/pool", "supervisor/cluster")
+#: The last one starts fresh interpreters, which is what it is for: to see that a replay goes the same way there.
+PROCESS_HOMES = ("supervisor/pool", "supervisor/cluster", "supervisor/harness/selftest/replay.py")
 
 #: What only some places may use. A name covers everything below it; a star stands for any letters.
 RESERVED: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
