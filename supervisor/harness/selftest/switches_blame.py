@@ -237,7 +237,7 @@ SWITCHES: Final = (
     Switch(
         "early ack goes back when its node is lost",
         "A loss without evidence ends what is acked early.",
-        ("AMO",),
+        ("AMO", "LIMIT"),
         Patch(deaths, "judge", _lost_goes_back),
     ),
     Switch(

@@ -221,7 +221,7 @@ SWITCHES: Final = (
     Switch(
         "settles answered before the commit",
         "A child is told that its settle is applied only when it is on the disk.",
-        ("AMO", "RESULT", "SPUR", "LOSS"),
+        ("AMO", "RESULT", "SPUR", "LOSS", "D29"),
         Patch(Broker, "_is_new", _applied_at_once),
     ),
     Switch(
