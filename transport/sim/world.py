@@ -21,8 +21,9 @@ from ..store.records import Lease, Record
 from ..verbs import ChildKind, Durability, FromBroker, Goodbye, Op, Reply, Report, Request
 from .audit import audit, audit_store, check_credit, leftovers
 from .broker import BEGINNING, SimBroker
+from .facts import Facts
 from .peers import Body, Network, Peer, SimChild, SimClient, SimNode
-from .referee import Facts, Referee, WatchedStore, bound_of, is_blamed
+from .referee import Referee, WatchedStore, bound_of, is_blamed
 
 SECOND = 1_000_000
 LATE = int(Flag.ACKS_LATE)

@@ -18,7 +18,8 @@ from ....transport.broker.settings import BrokerSettings
 from ....transport.message import Outcome, State
 from ....transport.requests import SHAPES, PurgeMailbox, Revoke
 from ....transport.sim.audit import check_credit
-from ....transport.sim.referee import Facts, Known, Referee, Remains
+from ....transport.sim.facts import Facts, Known, Remains
+from ....transport.sim.referee import Referee
 from ....transport.store.base import Store
 from ....transport.store.records import Dead, Lease, MailboxRow, Past, Record, Recovered
 from ....transport.verbs import (
