@@ -48,7 +48,7 @@ GROUPS: Final = (
 #: Tasks, together and each group without the others, for the same reason.
 TASKS: Final = (
     ("early", "late", "fail", "retry", "give back"),
-    ("poison", "slow once", "hang", "poison early", "slow late"),
+    ("poison", "slow poison", "hang", "poison early", "slow late"),
     ("quick late", "quick early", "moody late", "moody early"),
     ("long late", "long early", "slow early", "slow late"),
 )

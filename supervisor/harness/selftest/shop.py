@@ -57,6 +57,11 @@ class Shop:
             run(self_)
             sys.exit(3)
 
+        def fall_late(self_: Any) -> None:
+            # Whatever else runs in the process by then falls with it.
+            time.sleep(1)
+            fall(self_)
+
         def fail(self_: Any) -> None:
             run(self_)
             raise ValueError("as it was told to")
@@ -80,7 +85,7 @@ class Shop:
         task("moody late", moody, bind=True, **late)
         task("slow early", slow, bind=True)
         task("slow late", slow, bind=True, **late)
-        task("slow once", slow, bind=True, max_deliveries=1, **late)
+        task("slow poison", fall_late, bind=True, max_deliveries=1, **late)
         task("long early", long, bind=True)
         task("long late", long, bind=True, **late)
         task("poison", fall, bind=True, max_deliveries=2, **late)
