@@ -125,7 +125,7 @@ class Executor:
         class Request(Context):
             """The context of a delivery in this worker: the body's states go to the broker."""
 
-            held: Held
+            held: Held  # pyright: ignore[reportIncompatibleVariableOverride] - never None here
 
             def report_state(  # pyright: ignore[reportIncompatibleVariableOverride] - a method in place of None
                 self, state: str | None, meta: Any

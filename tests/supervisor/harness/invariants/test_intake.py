@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import msgspec
 import pytest
@@ -107,8 +108,8 @@ def test_dlq_catches_a_purge_that_redrives(monkeypatch: pytest.MonkeyPatch) -> N
 def test_dlq_catches_a_redrive_that_changes_the_message(monkeypatch: pytest.MonkeyPatch) -> None:
     before = Admin._redrive  # pyright: ignore[reportPrivateUsage]
 
-    def redrive(self: Admin, letter: Dead, mailbox: object) -> None:
-        before(self, msgspec.structs.replace(letter, blob=letter.blob.replace(b"poison", b"potion")), mailbox)  # type: ignore[arg-type]
+    def redrive(self: Admin, letter: Dead, mailbox: Any) -> None:
+        before(self, msgspec.structs.replace(letter, blob=letter.blob.replace(b"poison", b"potion")), mailbox)
 
     monkeypatch.setattr(Admin, "_redrive", redrive)
     with pytest.raises(Violated, match=r"DLQ violated: .* redriven .'potion'"):
