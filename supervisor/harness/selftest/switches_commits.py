@@ -353,7 +353,7 @@ SWITCHES: Final = (
     Switch(
         "recovery begins to count anew",
         "A restart does not reset what is counted against a message.",
-        ("LIMIT", "QUIESCE"),
+        ("LIMIT", "QUIESCE", "D25"),
         Patch(Recovery, "tables", _pasts_forgotten),
     ),
     Switch(

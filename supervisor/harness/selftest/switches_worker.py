@@ -263,7 +263,7 @@ SWITCHES: Final = (
     Switch(
         "publishes are said again under new numbers",
         "A publish keeps its number when it is said again.",
-        ("AMO", "SPUR", "QUIESCE"),
+        ("AMO", "SPUR", "QUIESCE", "RESULT"),
         Patch(Publisher, "resend", _resent_anew),
     ),
     Switch(
