@@ -46,9 +46,9 @@ def test_without_faults_no_order_of_turns_charges_twice() -> None:
     assert tried.runs > 50
 
 
-def test_every_world_of_two_workers_two_tasks_and_one_fault_settles() -> None:
-    tried = exhaust(app, settles, faults=faults.default(), turns=False, workers=2)
-    assert tried.by_places[1] > 300
+def test_every_world_of_two_workers_two_tasks_and_one_death_or_lost_link_settles() -> None:
+    tried = exhaust(app, settles, faults=[*faults.deaths(), What.DROP, What.CUT], turns=False, workers=2)
+    assert tried.by_places[1] > 150
 
 
 def test_a_pair_of_deaths_is_tried_once_and_in_its_order() -> None:
