@@ -53,7 +53,7 @@ def row(catch: Catch) -> str:
     return f"{line} {catch.faults:7} {catch.tasks:6}" if catch.invariant else line
 
 
-def markdown(catches: Sequence[Catch], seed: int, replayed: str = "") -> str:
+def markdown(catches: Sequence[Catch], seed: int, replayed: str = "", options: str = "") -> str:
     """Return the page of the documentation that tells what came of these hunts."""
     sabotages = [catch for catch in catches if not catch.switch.is_benign]
     benign = [catch for catch in catches if catch.switch.is_benign]
@@ -69,7 +69,7 @@ def markdown(catches: Sequence[Catch], seed: int, replayed: str = "") -> str:
         "Greenroom's own safeguards are turned off one by one, each by a switch that changes production code from",
         "outside, and the generic scenario of `greenroom.testing` runs until an invariant raises an alarm. Harmless",
         "changes, of order and pace, must raise none. `make selftest` runs all of it; this page is what",
-        "`python -m greenroom.testing selftest --replays 20 --markdown docs/selftest.md` made.",
+        f"`python -m greenroom.testing selftest {options}`".replace(" `", "`") + " made.",
         "",
         summary,
         *(["", replayed] if replayed else []),
@@ -185,5 +185,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     replayed = replays(catches, chosen.replays, chosen.seed) if chosen.replays else ""
     if chosen.markdown is not None:
-        chosen.markdown.write_text(markdown(catches, chosen.seed, replayed))
+        chosen.markdown.write_text(
+            markdown(catches, chosen.seed, replayed, " ".join(sys.argv[2:] if arguments is None else arguments[1:]))
+        )
     return 0 if all(catch.is_good for catch in catches) and "did not" not in replayed else 1
