@@ -46,6 +46,12 @@ _INTERRUPTS = (signal.SIGINT, signal.SIGTERM)
 T = TypeVar("T")
 
 
+def _is_stopped(pid: int) -> bool:
+    """Whether every thread of this process is stopped (proc(5))."""
+    states = [(task / "stat").read_text().rpartition(")")[2].split()[0] for task in Path(f"/proc/{pid}/task").iterdir()]
+    return all(state in "tT" for state in states)
+
+
 def wait_for(
     what: Callable[[], T],
     description: str,
@@ -116,8 +122,10 @@ class Process:
         return self.popen.poll() is None
 
     def send(self, number: int) -> None:
-        """Send it a signal."""
+        """Send it a signal; of SIGSTOP, see the effect: until one of its threads has taken it, the others go on."""
         self.popen.send_signal(number)
+        if number == signal.SIGSTOP:
+            wait_for(lambda: _is_stopped(self.popen.pid), "every thread should be stopped")
 
     def kill(self) -> None:
         """SIGKILL it, and wait for its end."""
