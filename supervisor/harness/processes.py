@@ -18,7 +18,7 @@ import signal
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -36,6 +36,7 @@ from ..cluster.config import NodeConfig
 from ..cluster.embedded import shipped
 from ..cluster.launch import BROKER, BROKER_STOP, NODE, WARM, Launched
 from ..pool.kernel import environment_of
+from .counted import Counted
 from .detour import Detour
 from .log_check import Verdict, check_logs
 from .log_reader import LogFile, Unreadable
@@ -58,8 +59,8 @@ class NotInTime(AssertionError):
     """Raised when something has not happened in time; says what, and what the cluster still has."""
 
 
-class RealSent(Generic[R]):
-    """One call that was sent to a cluster of real processes."""
+class RealSent(Counted, Generic[R]):
+    """One call that was sent to a cluster of real processes; what is counted of it stands in the event log."""
 
     def __init__(self, cluster: RealCluster, result: AsyncResult[R]) -> None:
         self._cluster = cluster
@@ -85,23 +86,8 @@ class RealSent(Generic[R]):
         """Wait for the result; return it, or raise what the task raised."""
         return self.result_of.get(timeout)
 
-    @property
-    def deliveries(self) -> int:
-        """How often it was handed to a child, by the event log."""
-        return self._count(Kind.DELIVER)
-
-    @property
-    def starts(self) -> int:
-        """How often its body was started, by the event log."""
-        return self._count(Kind.STARTED)
-
-    @property
-    def is_dead(self) -> bool:
-        """Whether it has become a dead letter, by the event log."""
-        return self._count(Kind.DEAD) > 0
-
-    def _count(self, kind: Kind) -> int:
-        return sum(event.kind is kind and event.facts.get("id") == self.id for event in self._cluster.events())
+    def _events(self) -> Iterable[Event]:
+        return self._cluster.events()
 
 
 class RealWhom:

@@ -5,18 +5,20 @@ Its answers cost no simulated time where they can be read at the broker: from it
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Generic, TypeVar
 
 from ...actors.results.meta import PENDING, Meta, read_known
 from ...actors.results.result import AsyncResult
 from ...transport.verbs import Known
-from .trace import Kind
+from .counted import Counted
+from .trace import Event, Kind
 from .world import World
 
 R_co = TypeVar("R_co", covariant=True)
 
 
-class Sent(Generic[R_co]):
+class Sent(Counted, Generic[R_co]):
     """One task that was sent."""
 
     def __init__(self, world: World, result: AsyncResult[R_co]) -> None:
@@ -67,27 +69,12 @@ class Sent(Generic[R_co]):
         return ""
 
     @property
-    def deliveries(self) -> int:
-        """How often it was handed to a child."""
-        return self._count(Kind.DELIVER)
-
-    @property
-    def starts(self) -> int:
-        """How often its body was started."""
-        return self._count(Kind.STARTED)
-
-    @property
     def result_writes(self) -> int:
         """How often a result that is there to stay was stored."""
         return self._count(Kind.STORED)
 
-    @property
-    def is_dead(self) -> bool:
-        """Whether it has become a dead letter."""
-        return self._count(Kind.DEAD) > 0
-
-    def _count(self, kind: Kind) -> int:
-        return sum(event.kind is kind and event.facts.get("id") == self.id for event in self._world.trace.events)
+    def _events(self) -> Sequence[Event]:
+        return self._world.trace.events
 
     def _meta(self) -> Meta:
         broker = self._world.broker

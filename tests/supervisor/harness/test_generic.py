@@ -91,8 +91,11 @@ def _quiet() -> Iterator[None]:
     logging.disable(logging.NOTSET)
 
 
-test_processes = generic(90, covers=inv.but(inv.DLQ))
+#: Each of these strikes in nearly every example; of all kinds, one of so few may be none of them.
 test_operators = generic(20, faults.ENDS, covers=[inv.DLQ])
+test_disks_that_fail = generic(20, (What.SYNC_FAILS, What.READ_FAILS), covers=[inv.D29])
+test_strangers = generic(20, (What.STRANGER, What.CORRUPT_BYTE, What.TRUNCATED_FRAME), covers=[inv.WIRE])
+test_processes = generic(90, covers=inv.but(inv.DLQ, inv.D29, inv.WIRE))
 test_a_real_store = generic(30, store="sqlite")
 test_threads = generic(20, pool="threads", slots=2)
 test_small_mailboxes = generic(20, broker=BrokerSettings(mailbox_max_messages=4), covers=[inv.BOUND])
