@@ -198,8 +198,8 @@ def remove_page(path: str) -> None:
     Path(f"{path}.new").unlink(missing_ok=True)
 
 
-def contents_of(raw: bytes, path: str = "") -> PageContents:
-    """Read a page's bytes. Raises ValueError, IndexError or MsgspecError where they are none."""
+def contents_of(raw: bytes | memoryview[int], path: str = "") -> PageContents:
+    """Read a page's bytes, or the page itself where nobody writes meanwhile. Raises ValueError, IndexError or MsgspecError where they are none."""
     if len(raw) < HEADER_BYTES or len(raw) % 8:
         raise ValueError(f"a file of {len(raw)} bytes is no page")
     words: memoryview[int] = memoryview(raw).cast("Q")
@@ -242,10 +242,10 @@ def contents_of(raw: bytes, path: str = "") -> PageContents:
     )
 
 
-def _read_text(raw: bytes, at: int, length: int) -> str:
+def _read_text(raw: bytes | memoryview[int], at: int, length: int) -> str:
     if length > TEXT_BYTES_MAX:
         raise ValueError(f"a name of {length} bytes in its header")
-    return raw[at : at + length].decode()
+    return str(raw[at : at + length], "utf-8")
 
 
 def _read_ring(words: memoryview[int], base: int, entries: int) -> list[RingEntry]:
@@ -263,7 +263,7 @@ def _read_ring(words: memoryview[int], base: int, entries: int) -> list[RingEntr
     ]
 
 
-def _read_pending(words: memoryview[int], raw: bytes, at: int) -> list[Outcome]:
+def _read_pending(words: memoryview[int], raw: bytes | memoryview[int], at: int) -> list[Outcome]:
     outcomes: list[Outcome] = []
     for _ in range(words[WORD_PENDING_COUNT]):
         if at + 8 > len(raw) or words[at >> 3] > len(raw) - at - 8:
@@ -274,7 +274,9 @@ def _read_pending(words: memoryview[int], raw: bytes, at: int) -> list[Outcome]:
     return outcomes
 
 
-def _read_outbox(words: memoryview[int], raw: bytes, outbox_at: int, outbox_bytes: int) -> list[Settle]:
+def _read_outbox(
+    words: memoryview[int], raw: bytes | memoryview[int], outbox_at: int, outbox_bytes: int
+) -> list[Settle]:
     head, tail = words[WORD_OUTBOX_HEAD], words[WORD_OUTBOX_TAIL]
     if not head <= tail <= head + outbox_bytes or outbox_bytes % 8:
         raise ValueError(f"an outbox from {head} to {tail} in {outbox_bytes} bytes")

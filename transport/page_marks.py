@@ -145,16 +145,17 @@ class Page:
         process: ProcessName,
         outbox_bytes: int = OUTBOX_BYTES,
     ) -> Page:
-        """Make a page without a file, for a simulated process; `page.contents_of(page.raw())` reads it."""
+        """Make a page without a file, for a simulated process; `page.contents_of(page.raw)` reads it."""
         texts = (_text("session", session), _text("node", node))
         entries, size = _sizes(runners, outbox_bytes)
         page = cls("", mmap.mmap(-1, size), runners, entries, outbox_bytes)
         page._write_header(texts, process, incarnation, heard)
         return page
 
-    def raw(self) -> bytes:
-        """Return what another process would read now."""
-        return bytes(self._bytes)
+    @property
+    def raw(self) -> memoryview[int]:
+        """What another process would read now. Not copied: a simulated cluster looks at thousands of them."""
+        return self._bytes
 
     def stamp(self, boot: int) -> None:
         """Do what the parent's `HeardStamp` does, where both are one process."""

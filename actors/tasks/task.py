@@ -48,6 +48,8 @@ class Task(TaskAttributes, Generic[P, R_co]):
 
     _app: App | None = None
     _plan: Plan | None = None
+    #: What was announced last, and of which version of the settings it is.
+    _policy: tuple[int, TaskPolicy] | None = None
     _bound: bool = False
     #: What `app.task` was given: the function, and the options; None for a class of tasks.
     wrapped: Callable[..., Any] | None = None
@@ -59,6 +61,7 @@ class Task(TaskAttributes, Generic[P, R_co]):
         object.__setattr__(self, attribute, value)
         if attribute in PLANNED:
             object.__setattr__(self, "_plan", None)
+            object.__setattr__(self, "_policy", None)
 
     # --- what it belongs to
 
@@ -83,6 +86,7 @@ class Task(TaskAttributes, Generic[P, R_co]):
             # On the class, so that a function becomes a method.
             setattr(type(self), attribute.removeprefix("@"), value)
         self._plan = None
+        self._policy = None
         add_autoretry(self)
         self.on_bound(app)
 
@@ -448,7 +452,10 @@ class Task(TaskAttributes, Generic[P, R_co]):
 
     def policy(self) -> TaskPolicy:
         """Return what a worker announces of this task to its broker."""
-        return policy_of(self)
+        version = self.app.conf.version
+        if self._policy is None or self._policy[0] != version:
+            self._policy = (version, policy_of(self))
+        return self._policy[1]
 
     def __repr__(self) -> str:
         app = self._app

@@ -122,7 +122,7 @@ class ChildProcess(Process):
 
     def look(self) -> list[RingEntry]:
         """Return what the page says of bodies now."""
-        return contents_of(self.page.raw()).ring
+        return contents_of(self.page.raw).ring
 
     def kill(self, signal: int, *, report: bool = True, by: str = "") -> None:
         """A signal ends it. `by`: who of Greenroom sent it, if it was one of us."""
@@ -136,7 +136,7 @@ class ChildProcess(Process):
         if self.evidence is not None:
             # It is dead, or about to be: whoever is told of its death may kill it once more.
             return
-        self.evidence = contents_of(self.page.raw())
+        self.evidence = contents_of(self.page.raw)
         self.ended_at = self.clockwork.now.boot
         how = f"signal {signal}" if signal else f"exit {code}"
         running = list(self._bodies.running.values())
