@@ -199,7 +199,10 @@ def remove_page(path: str) -> None:
 
 
 def contents_of(raw: bytes | memoryview[int], path: str = "") -> PageContents:
-    """Read a page's bytes, or the page itself where nobody writes meanwhile. Raises ValueError, IndexError or MsgspecError where they are none."""
+    """Read a page's bytes, or the page itself where nobody writes meanwhile.
+
+    Raises ValueError, IndexError or MsgspecError where they are none.
+    """
     if len(raw) < HEADER_BYTES or len(raw) % 8:
         raise ValueError(f"a file of {len(raw)} bytes is no page")
     words: memoryview[int] = memoryview(raw).cast("Q")
