@@ -206,7 +206,7 @@ class BrokerProcess(Process):
         links = core.broker.desk.links
         for link, message in received:
             frame = self._frame(link, message)
-            if not isinstance(frame.verbs, BadFrame) and link in links:
+            if link in links and self._is_allowed(link, frame):
                 frames.append(frame)
                 continue
             if frames:
@@ -215,8 +215,9 @@ class BrokerProcess(Process):
             # What is due goes out first: it would at anything that happens.
             core.apply(Tick())
             self.observed.doubted()
+            is_greeted = link in links
             core.apply(Received([frame]))
-            if isinstance(frame.verbs, BadFrame) or link not in links:
+            if is_greeted or link not in links:
                 self.observed.refused()
         if frames:
             core.apply(Received(frames))
@@ -236,6 +237,11 @@ class BrokerProcess(Process):
                 if isinstance(verb, self._allowed.get(link, ())):
                     self.observed.heard(self._sessions[link], verb)
         return Frame(link, verbs, message[1:], sum(map(len, message)))
+
+    def _is_allowed(self, link: int, frame: Frame) -> bool:
+        """Whether it is a frame, and begins with what its sender may say."""
+        verbs = frame.verbs
+        return not isinstance(verbs, BadFrame) and isinstance(verbs[0], self._allowed.get(link, ()))
 
     def _broke(self, link: int) -> None:
         session = self._sessions.pop(link, "")

@@ -69,8 +69,9 @@ class Stranger(Process):
         self.die()
 
 
-def noise(stream: random.Random) -> list[Conversation]:
-    """Return what a broker must never take for anything. `stream` draws the random bytes."""
+def noise(stream: random.Random, child: str = "session-1/1") -> list[Conversation]:
+    """Return what a broker must never take for anything. `stream` draws the random bytes; of the session `child` it is
+    said that its process has ended."""
     settle = codec.encode([Settle(1, [Outcome(1, 1, State.SUCCESS)])])
     random_bytes = [[stream.randbytes(size)] for size in _NOISE_BYTES]
     deep = [bytes([0x91]) * _DEPTH + b"\x90"]
@@ -87,7 +88,7 @@ def noise(stream: random.Random) -> list[Conversation]:
         [_hello(stream, 4), lying],
         [_hello(stream, 5), settle],
         [_hello(stream, 6), codec.encode([Attach(["celery"], 1, 1)])],
-        [_hello(stream, 7), codec.encode([Report(1, "session-1/1")])],
+        [_hello(stream, 7), codec.encode([Report(1, child)])],
         [_hello(stream, 8, role=9)],
         [[b""], []],
     ]

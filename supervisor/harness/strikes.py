@@ -128,7 +128,10 @@ def _drift(blow: Blow) -> None:
 
 def _stranger(blow: Blow) -> None:
     world = blow.world
-    Stranger(world, noise(world.realm.stream("stranger")))
+    sessions = [child.session for child in world.children]
+    # Somebody who is there and has work, if there is any.
+    child = sessions[blow.fault.which % len(sessions)] if sessions else "session-1/1"
+    Stranger(world, noise(world.realm.stream("stranger"), child))
 
 
 def _other_version(blow: Blow) -> None:

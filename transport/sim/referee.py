@@ -5,13 +5,13 @@ broker's records and verbs are judged by them. Its judgements, by the names that
 
 - LOSS: a message leaves its row for a reason: its child or an operator said so, its time was over, its holder was lost.
 - SPUR: a message is leased a second time only after its holder broke, gave it back, or asked for it again.
-- LIMIT: nothing is leased beyond its bound, and a dead letter has reached it.
+- LIMIT: nothing is leased beyond its bound, a dead letter has reached it, and no end of a broker makes a count smaller.
 - D25: a suspect is leased to nobody but a quarantine child.
 - INNOCENT: nobody is blamed for more deaths than he was in.
 - ORDER: first deliveries of one sender, mailbox and priority go out in the order in which they were accepted.
 - RESULT: what is terminal stays as it is.
 - D7: no Deliver leaves before its lease, no Confirm before its number, is in the store; no position and no lease has
-  the number of an older one.
+  the number of an older one; whose number is in the store is never unknown.
 - POISON: a dead letter is one once, with its story, and stays in the store.
 - TIME: nothing goes out before it is due or after it has expired.
 
@@ -44,10 +44,11 @@ from ..store.records import (
     ResultRow,
     ResultsGone,
     Session,
+    SessionsGone,
     Synchronous,
 )
 from ..store.records import Past as PastRecord
-from ..verbs import Confirm, Deliver, Durability, FromBroker
+from ..verbs import Confirm, Deliver, Durability, FromBroker, Refusal, Welcome
 from .facts import Facts, Known, Remains
 
 _result = msgspec.msgpack.Decoder(Result)
@@ -167,6 +168,9 @@ class Referee:
                         self.pasts.pop(position, None)
                 case Session():
                     self.numbers[record.session] = record.number
+                case SessionsGone():
+                    for session in record.sessions:
+                        self.numbers.pop(session, None)
                 case _:
                     pass
 
@@ -367,6 +371,15 @@ class Referee:
         elif isinstance(verb, Confirm) and not verb.refusal:
             self.judged["D7"] += 1
             assert self.numbers.get(session, 0) >= verb.number, f"D7: batch {verb.number} of {session}"
+        elif isinstance(verb, Confirm) and verb.refusal == Refusal.UNKNOWN_SESSION:
+            self._not_forgotten(session, verb.number - 2, f"batch {verb.number} is refused as a stranger's")
+        elif isinstance(verb, Welcome):
+            self._not_forgotten(session, verb.applied, f"it is told {verb.applied}")
+
+    def _not_forgotten(self, session: str, said: int, how: str) -> None:
+        number = self.numbers.get(session, 0)
+        self.judged["D7"] += number > 0
+        assert number <= said, f"D7: {session} was heard up to batch {number}, and {how}"
 
     # --- the world -----------------------------------------------------------------------------------------------
 
@@ -401,6 +414,7 @@ class Referee:
                 self.judged["LOSS"] += 1
                 assert position in before, f"LOSS: {known.envelope.id} was settled, and is back after the broker's end"
                 assert position in after, f"LOSS: {known.envelope.id} did not survive the broker's end"
+        self._counts_remain(disk, lost, after)
         if lost is not None:
             self.excuse(lost)
         self.terminal = {id: row for id, row in self.terminal.items() if disk.results.get(id) == row}
@@ -414,6 +428,26 @@ class Referee:
         for lease in [lease for lease in self.holders if lease not in disk.leases]:
             if not any(self._is_disk(position) for position in self.leases[lease]):
                 del self.holders[lease], self.leases[lease]
+
+    def _counts_remain(self, disk: Remains, lost: Durability | None, left: dict[int, Known]) -> None:
+        """LIMIT and D7: what is counted against the messages that are left, and up to where publishers were heard."""
+        for position, past in self.pasts.items():
+            known = left.get(position)
+            if known is not None and (lost is None or self.durability(known.mailbox) > lost):
+                self.judged["LIMIT"] += 1
+                kept = decode_past(disk.pasts[position]).counters() if position in disk.pasts else {}
+                assert kept == past.counters(), (
+                    f"LIMIT: after the broker's end {known.envelope.id} has {kept}, and it had {past.counters()}"
+                )
+        if lost is not None and lost >= Durability.PROCESS:
+            # Not every number is synced.
+            return
+        for session, number in self.numbers.items():
+            self.judged["D7"] += 1
+            kept_number = disk.numbers.get(session, 0)
+            assert kept_number >= number, (
+                f"D7: {session} was heard up to batch {number}, and after the broker's end up to {kept_number}"
+            )
 
     def _is_disk(self, position: int) -> bool:
         known = self.known.get(position)

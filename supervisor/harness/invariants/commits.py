@@ -74,7 +74,7 @@ class CommitFirst(Ledgered):
     name = "D7"
     sentence = (
         "Nothing is confirmed before it is in the store, and nothing handed out before its lease is; the number of a "
-        "position or a lease is used once."
+        "position or a lease is used once, and a publisher whose number is in the store is known."
     )
 
 

@@ -19,7 +19,7 @@ from ....transport.verbs import ChildKind, Durability
 from ..broker_process import COMMIT_TIME
 from ..child_process import ChildProcess
 from ..client import SECOND
-from ..drawing import Plan, Schedule, plans
+from ..drawing import Plan, Schedule, faults_of, plans
 from ..faults import Fault, What, every
 from ..injector import Injector
 from ..invariants import Violated, Watch
@@ -28,6 +28,7 @@ from ..routed import RoutedClient
 from ..trace import Event, Kind
 from ..world import World
 from .shop import Shop
+from .themes import DEADLY, LONG, QUICK, SAFE, SLOW_COMMIT, THEMES, Theme
 
 OPERATIONS_MAX: Final = 6
 #: How long faults may go on, in simulated time.
@@ -36,8 +37,6 @@ CHAOS: Final = 120 * SECOND
 AFTERWARDS: Final = 20
 #: What a mailbox holds in some of the worlds.
 SMALL: Final = 4
-#: What a commit takes on a slow disk: bodies that are shorter do not wait for it.
-SLOW_COMMIT: Final = 10_000
 #: Kinds of fault that are drawn also without the others: what several of a kind do together is rare otherwise.
 GROUPS: Final = (
     (What.KILL_CHILD, What.CHILD_EXITS, What.KILL_NODE, What.DROP),
@@ -46,13 +45,10 @@ GROUPS: Final = (
     (What.DROP, What.CUT, What.FREEZE, What.HOLD_UP, What.SLOW_LINK, What.PARTITION),
 )
 #: Tasks, together and each group without the others, for the same reason.
-TASKS: Final = (
-    ("early", "late", "fail", "retry", "give back"),
-    ("poison", "slow poison", "hang", "poison early", "slow late"),
-    ("quick late", "quick early", "moody late", "moody early"),
-    ("long late", "long early", "slow early", "slow late"),
-)
+TASKS: Final = (SAFE, DEADLY, QUICK, LONG)
 SAME_ID: Final = "the one for {}"
+#: How many times as often as one theme all others together are drawn.
+MIXED: Final = 4
 
 
 class Send(msgspec.Struct, frozen=True):
@@ -114,18 +110,52 @@ def _plans(kinds: Sequence[What]) -> st.SearchStrategy[Plan]:
     return plans(clients=2, workers=(1, 2), children=(1, 2), faults=kinds)
 
 
-def works() -> st.SearchStrategy[Work]:
-    """Draw what happens in a trial."""
+def _calm_but_for_one(theme: Theme) -> st.SearchStrategy[Plan]:
+    """Draw plans in which one thing goes wrong, at any of its moments."""
+    return st.builds(
+        lambda plan, fault, seconds: msgspec.structs.replace(
+            plan, faults=(msgspec.structs.replace(fault, seconds=seconds),)
+        ),
+        plans(clients=2, workers=(1, 2), children=(1, 2)),
+        faults_of(theme.faults),
+        st.sampled_from(theme.seconds),
+    )
+
+
+def _works(
+    plan: st.SearchStrategy[Plan],
+    sends: st.SearchStrategy[tuple[Send, ...]],
+    pools: Sequence[str],
+    commit_times: Sequence[int],
+) -> st.SearchStrategy[Work]:
     return st.builds(
         Work,
-        plan=st.one_of([_plans(kinds) for kinds in (every(), *GROUPS)]),
-        sends=st.one_of([_workloads(tasks) for tasks in (tuple(itertools.chain(*TASKS)), *TASKS)]),
-        pool=st.sampled_from(("prefork", "threads")),
+        plan=plan,
+        sends=sends,
+        pool=st.sampled_from(pools),
         small=st.sampled_from((False, False, False, True)),
         durability=st.sampled_from((Durability.DISK, Durability.DISK, Durability.PROCESS)),
-        commit_time=st.sampled_from((COMMIT_TIME, SLOW_COMMIT)),
+        commit_time=st.sampled_from(commit_times),
         letters=st.sampled_from(("", "", "redrive", "purge")),
     )
+
+
+def of_theme(theme: Theme) -> st.SearchStrategy[Work]:
+    """Draw what happens in a trial of this theme: half of them have one fault, and that at its moment."""
+    several = _plans(theme.faults)
+    plan = st.one_of(_calm_but_for_one(theme), several) if theme.faults else several
+    return _works(plan, _workloads(theme.tasks), theme.pools, theme.commit_times)
+
+
+def works() -> st.SearchStrategy[Work]:
+    """Draw what happens in a trial: of a theme, or of kinds and tasks that have nothing to do with each other."""
+    mixed = _works(
+        st.one_of([_plans(kinds) for kinds in (every(), *GROUPS)]),
+        st.one_of([_workloads(tasks) for tasks in (tuple(itertools.chain(*TASKS)), *TASKS)]),
+        ("prefork", "threads"),
+        (COMMIT_TIME, SLOW_COMMIT),
+    )
+    return st.one_of([*MIXED * [mixed], *map(of_theme, THEMES)])
 
 
 class Stored(Invariant):

@@ -133,16 +133,23 @@ def _result_dropped(original: Any) -> Any:
     return store
 
 
-def _late_word_counts(original: Any) -> Any:
-    # What was handed out last under each position: production forgets it when it is settled.
-    out: dict[int, Any] = {}
+def _remembered(original: Any) -> Any:
+    def settle(self: Any, session: Any, verb: Any) -> None:
+        # What was handed out under each position: production forgets it when it is settled.
+        out = vars(self).setdefault("out", {})
+        for outcome in verb.outcomes:
+            message = session.held.get(outcome.position)
+            if message is not None:
+                out[outcome.position] = message
+        original(self, session, verb)
 
+    return settle
+
+
+def _late_word_counts(original: Any) -> Any:
     def late(self: Any, outcome: Any) -> None:
-        desk = self._desk
-        for session in desk.sessions.values():
-            out.update(session.held)
         original(self, outcome)
-        message = out.get(outcome.position)
+        message = vars(self).get("out", {}).get(outcome.position)
         if message is not None and outcome.state in TERMINAL and outcome.result:
             self._watching.store(message, outcome.state, outcome.result)
 
@@ -282,6 +289,7 @@ SWITCHES: Final = (
         "a terminal result is overwritten",
         "A word that comes too late changes no result.",
         ("RESULT",),
+        Patch(Settling, "settle", _remembered),
         Patch(Settling, "late", _late_word_counts),
     ),
     Switch(
