@@ -29,10 +29,9 @@ from ..broker.past import Past, decode_past
 from ..broker.redelivery import NODE_LOSSES_MAX
 from ..codec import decode_envelopes
 from ..message import MAX_DELIVERIES_DEFAULT, TERMINAL, Envelope, Kind, Result, State
-from ..store.memory import MemoryDisk, MemoryStore
+from ..store.memory import MemoryDisk
 from ..store.records import (
     Append,
-    Committed,
     Dead,
     DeadGone,
     Drop,
@@ -45,7 +44,6 @@ from ..store.records import (
     ResultsGone,
     Session,
     SessionsGone,
-    Synchronous,
 )
 from ..store.records import Past as PastRecord
 from ..verbs import Confirm, Deliver, Durability, FromBroker, Refusal, Welcome
@@ -458,27 +456,6 @@ class Referee:
         for known in self.known.values():
             if self.durability(known.mailbox) <= up_to:
                 self.facts.excused[known.envelope.id] = None
-
-
-class WatchedStore(MemoryStore):
-    """A store in memory whose commits a referee sees."""
-
-    def __init__(self, referee: Referee, disk: MemoryDisk | None = None) -> None:
-        super().__init__(disk)
-        self._referee = referee
-
-    def commit(self, records: Sequence[Record], synchronous: Synchronous) -> Committed:
-        first_failure = bool(self.disk.failure) and not self._failure
-        try:
-            committed = super().commit(records, synchronous)
-        except Exception:
-            if first_failure and self.disk.failure_keeps:
-                rows = self.disk.rows
-                unique = [record.base for record in records if isinstance(record, Append) and record.unique]
-                self._referee.committed(records, [base for base in unique if base not in rows])
-            raise
-        self._referee.committed(records, committed.duplicates)
-        return committed
 
 
 def bound_of(envelope: Envelope) -> int:

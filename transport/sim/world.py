@@ -23,7 +23,8 @@ from .audit import audit, audit_store, check_credit, leftovers
 from .broker import BEGINNING, SimBroker
 from .facts import Facts
 from .peers import Body, Network, Peer, SimChild, SimClient, SimNode
-from .referee import Referee, WatchedStore, bound_of, is_blamed
+from .referee import Referee, bound_of, is_blamed
+from .watched import WatchedStore
 
 SECOND = 1_000_000
 LATE = int(Flag.ACKS_LATE)
