@@ -158,7 +158,8 @@ class Bounds(_Part):
 class Attach(_Verb, tag=12):
     """A child consumes from these mailboxes. Said after each Welcome, with all that it holds.
 
-    `slots`: bodies it can run at once. `window`: messages it may hold at once, slots included (spec D11).
+    `slots`: bodies it can run at once. `window`: messages it may hold at once, slots included (spec D11); 0: none
+    until it says Credit.
     """
 
     mailboxes: list[str]

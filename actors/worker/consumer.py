@@ -14,10 +14,9 @@ A delivery is here in one of these states, and leaves by one of the arrows:
 Nothing is started while
 
 - there is no link, or the broker has not yet said Attached to the list of what is held;
-- the child is in doubt: its node has not heard the broker for HEARD_MAX, or the child itself was not awake
-  for PAUSE_NOTICED (stopped, or starved). It gives up its link and waits for a new Welcome, which tells
-  whether what it holds is still its own, and then until the node has heard the broker: so it wakes up
-  harmless;
+- the child is in doubt (`trust`): its node has not heard the broker, or the child itself was not awake. It
+  gives up its link and attaches again without credit; and while its node stays deaf, what it has not started
+  is given back, for others to run;
 - it is stopping;
 - a Settle found no room in the page: its evidence would be overwritten;
 - as many outcomes wait as one Settle takes.
@@ -31,7 +30,6 @@ starts; more than `2 * WINDOW_MAX` are ready (the rest is given back at once).
 
 from __future__ import annotations
 
-import enum
 from collections import deque
 
 from ...transport.clock import Now
@@ -67,29 +65,16 @@ from .events import (
     Received,
     Say,
     Stop,
+    Tick,
     Welcomed,
 )
+from .trust import HEARD_MAX, PAUSE_NOTICED, Trust
 from .window import BODY_WEIGHT, LONG_BODY, WINDOW_MAX, Window
 
-#: How long ago the node may have heard the broker for a body to be started.
-HEARD_MAX = 6_000_000
-#: A gap between two signs of life of this process after which it no longer trusts what it holds. The broker
-#: gives a child's lost link 6 s (D15); a child that was away for less has its link still.
-PAUSE_NOTICED = 3_000_000
 #: How long an outcome may wait for more of its kind while bodies are short.
 SETTLE_WITHIN = 2_000
 #: How long a child that has nothing left to do waits for the broker's last word before it leaves.
 LEAVE_PATIENCE = 5_000_000
-
-
-class Trust(enum.IntEnum):
-    """Whether what is held can be relied on to be leased to this child."""
-
-    TRUSTED = 0
-    #: The broker must look at what is held, on a new link.
-    DOUBTED = 1
-    #: It did; the node must have heard the broker too.
-    CONFIRMED = 2
 
 
 class Consumer:
@@ -103,9 +88,7 @@ class Consumer:
         self.stopping: Stop | None = None
         self._linked = False
         self._attached = False
-        self._trust = Trust.TRUSTED
-        self._reattach = False
-        self._awake_at = 0
+        self._trust = Trust()
         #: Every runner's body is long: what comes now would wait behind them.
         self._stuck = False
         self._nothing_left_since = 0
@@ -144,10 +127,9 @@ class Consumer:
         if self._closed or not self._ready or len(self._outcomes) >= self._outcomes_max:
             return None
         if boot - heard > HEARD_MAX:
-            if self._trust is Trust.TRUSTED:
-                self._doubt()
+            self._trust.doubt()
+            self._closed = True
             return None
-        self._trust = Trust.TRUSTED
         held: Held | None = self._ready.popleft()
         assert held is not None
         if held.delivery.envelope.kind:
@@ -172,9 +154,10 @@ class Consumer:
         if self._stuck:
             self._stuck = self.window.stuck = False
         # `awake` in place, for each body a call less.
-        if boot - self._awake_at > PAUSE_NOTICED:
+        trust = self._trust
+        if boot - trust.awake_at > PAUSE_NOTICED:
             self.awake(boot)
-        self._awake_at = boot
+        trust.awake_at = boot
         window = self.window
         weight = BODY_WEIGHT if self._done else 1.0
         window.body += (boot - self._begun[runner] - window.body) * weight
@@ -212,7 +195,7 @@ class Consumer:
         self._encoded = []
         self._runners = []
         self._outcome_bytes = 0
-        if self.stopping is None:
+        if self.stopping is None and self._trust.is_whole:
             max_tasks = self.settings.max_tasks
             most = max(1, max_tasks - self._done) if max_tasks else WINDOW_MAX
             batch.credit = self.window.change(most)
@@ -241,9 +224,8 @@ class Consumer:
 
     def awake(self, boot: int) -> None:
         """This process runs at this time. After a long silence it does not trust what it holds."""
-        if boot - self._awake_at > PAUSE_NOTICED and self._awake_at and self._trust is not Trust.DOUBTED:
-            self._doubt()
-        self._awake_at = boot
+        self._trust.awake(boot)
+        self._closed = self._closed or not self._trust.is_whole
 
     # --- what a driver may look at --------------------------------------------------------------------------
 
@@ -251,6 +233,11 @@ class Consumer:
     def attached(self) -> bool:
         """Whether the broker has looked at what is held, on the present link."""
         return self._attached
+
+    @property
+    def is_deaf(self) -> bool:
+        """Whether only its node's silence keeps it from starting anything."""
+        return self._attached and self._trust.waits_for_node
 
     @property
     def ready(self) -> int:
@@ -282,6 +269,8 @@ class Consumer:
             self._welcomed(effects)
         elif isinstance(event, Detached):
             self._linked = self._attached = False
+        elif isinstance(event, Tick):
+            self._look_at_node(event.heard, now.boot, effects)
         elif isinstance(event, MemoryMeasured):
             if 0 < self.settings.max_memory_kib <= event.kib:
                 self._begin_stop(Stop("max memory"))
@@ -289,12 +278,10 @@ class Consumer:
             self._begin_stop(event)
         if self._stuck and self._ready and self.stopping is None:
             # It was on its way when the bodies became long.
-            effects.append(GiveBack(self._take_all_ready(), self.window.told))
-        if self._reattach:
-            self._reattach = False
-            if self._linked:
-                self._linked = self._attached = False
-                effects.append(Reattach("this child or its node was out of touch with the broker"))
+            effects.append(GiveBack(self._take_all_ready(), self._credit))
+        if self._trust.take_wish() and self._linked:
+            self._linked = self._attached = False
+            effects.append(Reattach("this child or its node was out of touch with the broker"))
         if self.stopping is not None:
             self._go_on_stopping(now, effects)
         self._set_closed()
@@ -309,8 +296,8 @@ class Consumer:
             self._recall(verb.positions, effects)
         elif type(verb) is Attached:
             self._attached = self._linked
-            if self._attached and self._trust is Trust.DOUBTED:
-                self._trust = Trust.CONFIRMED
+            if self._attached:
+                self._trust.confirmed(now.boot)
         elif type(verb) is Cancel:
             self._cancel(verb, effects)
 
@@ -334,7 +321,7 @@ class Consumer:
             room -= 1
             ready.append(held)
         if refused:
-            effects.append(GiveBack(refused, self.window.told))
+            effects.append(GiveBack(refused, self._credit))
 
     def _take_again(self, held: Held) -> bool:
         """A position that may be here under an older lease: the new one counts. True: it waits for a run."""
@@ -357,7 +344,7 @@ class Consumer:
     def _recall(self, positions: list[int], effects: list[Effect]) -> None:
         given = self._take_ready(positions) if positions else self._take_all_ready()
         if given:
-            effects.append(GiveBack(given, self.window.told))
+            effects.append(GiveBack(given, self._credit))
 
     def _cancel(self, verb: Cancel, effects: list[Effect]) -> None:
         for runner, held in enumerate(self._running):
@@ -381,13 +368,14 @@ class Consumer:
             self.window.body_is_long()
             given = self._take_all_ready()
             if given:
-                effects.append(GiveBack(given, self.window.told))
+                effects.append(GiveBack(given, self._credit))
             elif told != self.window.told:
-                effects.append(Say(Credit(self.window.told)))
+                effects.append(Say(Credit(self._credit)))
 
     def _welcomed(self, effects: list[Effect]) -> None:
         self._linked = True
-        self._attached = self._reattach = False
+        self._attached = False
+        self._trust.take_wish()
         settings = self.settings
         held = [Holding(one.delivery.position, one.lease, started=False) for one in self._all_ready()]
         held += [Holding(one.delivery.position, one.lease, started=True) for one in self.running]
@@ -395,7 +383,7 @@ class Consumer:
         attach = Attach(
             mailboxes=settings.mailboxes,
             slots=0 if self.stopping else settings.slots,
-            window=self.window.told,
+            window=self._credit,
             kind=settings.kind,
             held=held,
             policies=settings.policies,
@@ -403,6 +391,14 @@ class Consumer:
             bounds=settings.bounds,
         )
         effects.append(Say(attach))
+
+    def _look_at_node(self, heard: int, boot: int, effects: list[Effect]) -> None:
+        trust = self._trust
+        if trust.look(boot, heard):
+            if self._attached and self.stopping is None:
+                effects.append(Say(Credit(self._credit)))
+        elif self._attached and trust.is_hopeless(boot) and self.ready:
+            effects.append(GiveBack(self._take_all_ready(), 0))
 
     # --- stopping -------------------------------------------------------------------------------------------
 
@@ -430,13 +426,14 @@ class Consumer:
 
     # --- small moves ----------------------------------------------------------------------------------------
 
-    def _doubt(self) -> None:
-        self._trust = Trust.DOUBTED
-        self._reattach = self._closed = True
+    @property
+    def _credit(self) -> int:
+        """How much it asks for: nothing while it would not start it."""
+        return self.window.told if self._trust.is_whole else 0
 
     def _set_closed(self) -> None:
-        doubted = self._trust is Trust.DOUBTED
-        self._closed = not self._attached or doubted or self.stopping is not None or bool(self._unplaced)
+        open_ = self._attached and self._trust.is_whole and self.stopping is None and not self._unplaced
+        self._closed = not open_
 
     def _next_in_order(self, held: Held) -> Held | None:
         """Set aside what is for an actor that is busy; return the first that is not, or None."""

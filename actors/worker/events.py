@@ -85,7 +85,9 @@ class Stop(msgspec.Struct, frozen=True):
 
 
 class Tick(msgspec.Struct, frozen=True):
-    """Time has passed, or the hot loop found nothing to start."""
+    """Time has passed, or the hot loop found nothing to start. `heard`: the stamp in the page."""
+
+    heard: int
 
 
 Event = Welcomed | Detached | Received | LongBodies | MemoryMeasured | Stop | Tick

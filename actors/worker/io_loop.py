@@ -14,11 +14,11 @@ from typing import Final
 
 from ...transport.message import Outcome
 from .afterwards import Afterwards
-from .events import Held, LongBodies, Tick
+from .events import Held, LongBodies
 from .execute import Done
 from .hands import AnyWakeup
 from .limits import Deadlines
-from .station import IDLE_MILLISECONDS, STOPPING_MILLISECONDS, Station
+from .station import HURRIED_MILLISECONDS, Station
 from .window import LONG_BODY
 
 #: While bodies run that are not long yet, the thread looks at them this often.
@@ -92,20 +92,21 @@ class IoLoop:
             boot = self._boot()
             self._look(boot)
             station.settle(boot)
-            station.apply(Tick())
+            timeout = station.patience
+            station.tick()
             self._release_waiting(boot)
             self._refresh()
             if station.over is None and not self._actions:
-                station.pump(self._timeout(boot))
+                station.pump(self._timeout(boot, min(timeout, station.patience)))
         self._release_waiting(self._boot(), all_of_them=True)
         while len(self._free) < len(self._began):
             # The hooks of the last bodies, or bodies that nobody waits for any more: as in a child with one runner they
             # come to their end. A parent that is in a hurry, or gone, has other means.
             if station.abandoned:
                 # Neither the broker nor the parent is listened to; the runners are looked after now and then.
-                time.sleep(STOPPING_MILLISECONDS / 1000)
+                time.sleep(HURRIED_MILLISECONDS / 1000)
             else:
-                station.pump(STOPPING_MILLISECONDS)
+                station.pump(HURRIED_MILLISECONDS)
             self._wakeup.clear()
             while self._actions:
                 self._actions.popleft()()
@@ -160,12 +161,9 @@ class IoLoop:
         for position in self._deadlines.passed(boot):
             self._soft_limit(position)
 
-    def _timeout(self, boot: int) -> int:
-        if self._station.consumer.stopping is not None:
-            return STOPPING_MILLISECONDS
-        timeout = IDLE_MILLISECONDS
+    def _timeout(self, boot: int, timeout: int) -> int:
         if any(began and not told for began, told in zip(self._began, self._told, strict=True)):
-            timeout = _TICK_MILLISECONDS
+            timeout = min(timeout, _TICK_MILLISECONDS)
         due = self._deadlines.next_due
         if due:
             timeout = min(timeout, max(0, (due - boot) // 1000 + 1))

@@ -46,8 +46,8 @@ from .witness import BodyWitness
 
 #: How long an idle child sleeps at most before it looks at the time.
 IDLE_MILLISECONDS: Final = 1_000
-#: The same for one that is about to leave.
-STOPPING_MILLISECONDS: Final = 50
+#: The same for one that is about to leave, or waits for its node to hear the broker.
+HURRIED_MILLISECONDS: Final = 50
 
 _encode: Final = msgspec.msgpack.Encoder().encode
 _Raw: Final = msgspec.Raw
@@ -199,15 +199,25 @@ class Station:
     def idle(self) -> None:
         """There is nothing to start: settle, look at the time, and wait for something to happen."""
         self.settle(self.clock().boot)
-        self.apply(Tick())
+        timeout = self.patience
+        self.tick()
         if self.over is None:
-            stopping = self.consumer.stopping is not None
-            self.pump(STOPPING_MILLISECONDS if stopping else IDLE_MILLISECONDS)
+            self.pump(min(timeout, self.patience))
 
     def glance(self) -> None:
         """Take in what has come, without waiting."""
         self.pump()
-        self.apply(Tick())
+        self.tick()
+
+    def tick(self) -> None:
+        """Let the consumer look at the time, and at when the node has heard the broker."""
+        self.apply(Tick(self.page.heard()))
+
+    @property
+    def patience(self) -> int:
+        """How long (milliseconds) it may wait for something to happen; nobody tells when the node has heard."""
+        consumer = self.consumer
+        return HURRIED_MILLISECONDS if consumer.is_deaf or consumer.stopping is not None else IDLE_MILLISECONDS
 
     def apply(self, event: Event) -> None:
         """Tell the consumer, and do what it says."""
@@ -244,6 +254,9 @@ class Station:
         was_attached = self.consumer.attached
         self.apply(Received(verbs))
         if self.consumer.attached and not was_attached:
+            if self.consumer.is_deaf:
+                # The node may have heard the broker before.
+                self.tick()
             self.attached()
 
     def _obey(self, word: ToChild) -> None:

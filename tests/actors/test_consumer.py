@@ -10,7 +10,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from greenroom.actors.worker.consumer import HEARD_MAX, LEAVE_PATIENCE, PAUSE_NOTICED, SETTLE_WITHIN, Consumer
+from greenroom.actors.worker.consumer import LEAVE_PATIENCE, SETTLE_WITHIN, Consumer
 from greenroom.actors.worker.events import (
     Batch,
     ConsumerSettings,
@@ -31,6 +31,7 @@ from greenroom.actors.worker.events import (
     Tick,
     Welcomed,
 )
+from greenroom.actors.worker.trust import HEARD_MAX, KEEP_MAX, PAUSE_NOTICED
 from greenroom.actors.worker.window import LONG_BODY, WINDOW_MAX, Window
 from greenroom.transport.clock import Now
 from greenroom.transport.message import Delivery, Envelope, Kind, Outcome, State
@@ -96,6 +97,9 @@ class Rig:
                 self.number += 1
                 self.consumer.said(self.number)
         return effects
+
+    def tick(self) -> list[Effect]:
+        return self.apply(Tick(self.heard))
 
     def attach(self, *recalled: int) -> Attach:
         [effect] = self.apply(Welcomed())
@@ -234,34 +238,78 @@ def test_d19_nothing_starts_when_the_node_has_not_heard_the_broker() -> None:
     rig = attached()
     rig.deliver(1)
     rig.boot += 2_000_000
-    rig.apply(Tick())
+    rig.tick()
     rig.heard = rig.boot - HEARD_MAX
     assert rig.next() == 1, "exactly the limit is allowed"
     rig.finish()
     rig.deliver(2)
     rig.heard = rig.boot - HEARD_MAX - 1
     assert rig.next() is None
-    assert [type(effect) for effect in rig.apply(Tick())] == [Reattach]
+    assert [type(effect) for effect in rig.tick()] == [Reattach]
     # The node hears again, but what is held may have been given to others meanwhile.
     rig.heard = rig.boot
     assert rig.next() is None
     rig.apply(Detached())
-    rig.attach()
+    assert rig.attach().window == 0
+    assert rig.tick() == [Say(Credit(1))]
     assert rig.next() == 2
 
 
-def test_d19_a_child_with_a_deaf_node_attaches_again_only_once() -> None:
+def deaf() -> Rig:
+    """A child that holds something, whose node has not heard the broker."""
     rig = attached()
     rig.deliver(1)
     rig.heard = rig.boot - HEARD_MAX - 1
     assert rig.next() is None
-    assert [type(effect) for effect in rig.apply(Tick())] == [Reattach]
+    assert [type(effect) for effect in rig.tick()] == [Reattach]
+    rig.apply(Detached())
+    assert rig.attach().window == 0
+    return rig
+
+
+def test_d19_a_child_with_a_deaf_node_attaches_again_only_once() -> None:
+    rig = deaf()
+    assert rig.next() is None
+    assert rig.tick() == []
+    assert rig.consumer.is_deaf
+    rig.heard = rig.boot
+    assert rig.next() is None
+    assert rig.tick() == [Say(Credit(1))]
+    assert not rig.consumer.is_deaf
+    assert rig.next() == 1
+
+
+def test_d19_a_child_whose_node_stays_deaf_gives_back_what_it_holds_and_asks_for_nothing() -> None:
+    rig = deaf()
+    rig.boot += KEEP_MAX - 1
+    assert rig.tick() == []
+    rig.boot += 1
+    assert rig.tick() == [GiveBack([1], 0)]
+    assert rig.deliver(2) == []
+    assert rig.apply(Received([Recall([2])])) == [GiveBack([2], 0)]
+    rig.heard = rig.boot
+    assert rig.tick() == [Say(Credit(1))]
+    assert rig.tick() == []
+
+
+def test_d19_a_child_with_nothing_to_do_asks_for_nothing_while_its_node_is_deaf() -> None:
+    rig = attached()
+    rig.heard = rig.boot - HEARD_MAX - 1
+    assert [type(effect) for effect in rig.tick()] == [Reattach]
+
+
+def test_d19_a_settle_renews_no_credit_while_the_node_is_deaf() -> None:
+    rig = attached()
+    rig.deliver(1)
+    rig.next()
+    rig.heard = rig.boot - HEARD_MAX - 1
+    rig.tick()
     rig.apply(Detached())
     rig.attach()
-    assert rig.next() is None
-    assert rig.apply(Tick()) == []
-    rig.heard = rig.boot
-    assert rig.next() == 1
+    rig.consumer.window.body, rig.consumer.window.told = 1.0, 500
+    rig.finish()
+    rig.heard = rig.boot - HEARD_MAX - 1
+    assert rig.settle()[0].credit is None
 
 
 def test_d19_a_child_that_was_stopped_for_a_minute_wakes_up_harmless() -> None:
@@ -272,7 +320,7 @@ def test_d19_a_child_that_was_stopped_for_a_minute_wakes_up_harmless() -> None:
     rig.heard = rig.boot
     rig.finish()
     assert rig.next() is None, "its node was awake, but its own link may be gone"
-    assert [type(effect) for effect in rig.apply(Tick())] == [Reattach]
+    assert [type(effect) for effect in rig.tick()] == [Reattach]
     rig.apply(Detached())
     rig.apply(Welcomed())
     assert rig.next() is None
@@ -285,7 +333,7 @@ def test_d19_a_pause_that_is_just_short_enough_changes_nothing() -> None:
     rig.deliver(1)
     rig.boot += PAUSE_NOTICED
     rig.heard = rig.boot
-    assert rig.apply(Tick()) == []
+    assert rig.tick() == []
     assert rig.next() == 1
 
 
@@ -519,11 +567,11 @@ def test_a_warm_stop_gives_back_finishes_settles_and_leaves() -> None:
     assert rig.next() is None
     assert rig.deliver(3) == [GiveBack([3], 0)]
     rig.finish()
-    assert rig.apply(Tick()) == []
+    assert rig.tick() == []
     rig.settle()
-    assert rig.apply(Tick()) == []
+    assert rig.tick() == []
     assert rig.applied() == [Finish("drain")]
-    assert rig.apply(Tick()) == []
+    assert rig.tick() == []
 
 
 def test_an_idle_child_says_that_it_takes_no_more_and_leaves() -> None:
@@ -539,9 +587,9 @@ def test_a_stopping_child_leaves_without_an_answer_after_a_while() -> None:
     rig.settle()
     rig.apply(Stop("drain"))
     rig.boot += LEAVE_PATIENCE - 1
-    assert [effect for effect in rig.apply(Tick()) if isinstance(effect, Finish)] == []
+    assert [effect for effect in rig.tick() if isinstance(effect, Finish)] == []
     rig.boot += 1
-    assert rig.apply(Tick()) == [Finish("drain")]
+    assert rig.tick() == [Finish("drain")]
 
 
 def test_a_cold_stop_does_not_wait_for_what_runs() -> None:
@@ -561,7 +609,7 @@ def test_a_child_leaves_after_its_last_task() -> None:
     assert rig.finish()
     assert rig.next() is None
     rig.settle()
-    assert rig.apply(Tick()) == [GiveBack([3], 0)]
+    assert rig.tick() == [GiveBack([3], 0)]
     assert rig.applied() == [Finish("max tasks")]
 
 
@@ -692,7 +740,7 @@ class ConsumerMachine(RuleBasedStateMachine):
         runner = data.draw(st.sampled_from(free))
         held = self.rig.consumer.next_body(self.rig.boot, self.rig.heard, runner)
         if held is None:
-            self.take(self.rig.apply(Tick()))
+            self.take(self.rig.tick())
             return
         key = (held.delivery.position, held.lease)
         assert self.attached
@@ -774,7 +822,7 @@ class ConsumerMachine(RuleBasedStateMachine):
     @rule(microseconds=st.sampled_from([1, 100, LONG_BODY, 1_000_000]))
     def time_passes(self, microseconds: int) -> None:
         self.rig.boot += microseconds
-        self.take(self.rig.apply(Tick()))
+        self.take(self.rig.tick())
 
     @precondition(lambda self: bool(self.running))
     @rule()

@@ -17,6 +17,7 @@ from greenroom.transport.verbs import (
     Attached,
     ChildKind,
     Confirm,
+    Credit,
     Deliver,
     Goodbye,
     Hello,
@@ -226,6 +227,16 @@ def test_d12_a_return_lends_the_credit_anew() -> None:
     assert cluster.mailbox().ready == 3
     worker.change_window(2)
     assert ids_held(worker) == ["a", "b"]
+
+
+def test_d12_a_child_that_attaches_without_a_window_gets_nothing_until_it_says_credit() -> None:
+    cluster = Cluster()
+    worker = cluster.child(slots=1, window=1)
+    worker.say(Attach(["celery"], 1, 0))
+    cluster.publish("a")
+    assert ids_held(worker) == []
+    worker.say(Credit(1))
+    assert ids_held(worker) == ["a"]
 
 
 def test_a_window_beyond_the_limit_is_the_limit() -> None:

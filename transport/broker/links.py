@@ -202,7 +202,7 @@ class Links:
         self._deaths.detach(session)
         session.kind = ChildKind(verb.kind) if verb.kind in (0, 1, 2) else ChildKind.POOL
         session.slots = max(0, verb.slots)
-        session.window = min(max(verb.window, verb.slots), desk.settings.window_max)
+        session.window = min(max(0, verb.window), desk.settings.window_max)
         session.mailboxes = mailboxes
         session.actors = list(dict.fromkeys(verb.actors))[:CLASSES_MAX]
         session.serves = dict.fromkeys([*mailboxes, *(ACTOR_PREFIX + name for name in session.actors)])

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import msgspec
 
-from ....actors.worker import consumer
+from ....actors.worker import consumer, trust
 from ....actors.worker.consumer import Consumer
 from ....transport.page_marks import Page, RunnerMarks
 from ....transport.peer.attachment import Attachment
@@ -309,5 +309,7 @@ SWITCHES: Final = (
         ("FENCE", "AMO"),
         Patch(consumer, "HEARD_MAX", _limit_shifted),
         Patch(consumer, "PAUSE_NOTICED", _limit_shifted),
+        Patch(trust, "HEARD_MAX", _limit_shifted),
+        Patch(trust, "PAUSE_NOTICED", _limit_shifted),
     ),
 )

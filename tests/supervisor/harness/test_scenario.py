@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from greenroom.actors.app import App
@@ -19,6 +21,11 @@ charged: list[int] = []
 def charge(order: int) -> int:
     charged.append(order)
     return order
+
+
+@app.task(name="hold", acks_late=True)
+def hold(seconds: float) -> None:
+    time.sleep(seconds)
 
 
 @pytest.fixture(autouse=True)
@@ -70,6 +77,34 @@ def test_a_client_that_is_killed_as_it_sends_leaves_the_others_alone(sim: Sim) -
     sim.settle()
     assert not lost.accepted
     assert sent.state == "SUCCESS"
+
+
+@scenario(app, workers=2)
+def test_g22_while_a_worker_is_stopped_its_children_keep_nothing_from_the_other_worker(sim: Sim) -> None:
+    sim.worker(0).pause(seconds=60)
+    # Its child was left alone for a while, and its node is deaf for as long as it needs to hear.
+    sim.run_for(20)
+    sent = [sim.send(charge, order) for order in range(4)]
+    sim.run_for(10)
+    assert [one.state for one in sent] == ["SUCCESS"] * 4
+    sim.run_for(40)
+    later = [sim.send(charge, order) for order in range(20)]
+    sim.settle()
+    # Both work again.
+    assert len({sim.worker_of(one).process.lane for one in later}) == 2
+
+
+@scenario(app, workers=2)
+def test_g22_what_was_on_its_way_to_the_child_of_a_stopped_worker_goes_to_the_other_worker(sim: Sim) -> None:
+    sim.world.pause(sim.worker(0).process)
+    # Just before the child may know: it has credit still.
+    sim.run_for(5.9)
+    held = [sim.send(hold, 0.2), sim.send(hold, 0.2)]
+    sim.run_for(0.05)
+    sent = [sim.send(charge, order) for order in range(4)]
+    sim.run_for(10)
+    assert [one.state for one in held + sent] == ["SUCCESS"] * 6
+    sim.settle()
 
 
 @scenario(app)
