@@ -34,6 +34,7 @@ class Configured:
         if source is not None:
             self._conf.read_from(source, namespace=namespace, silent=silent)
         self._router: tuple[int, Router] | None = None
+        self._reads_plain: tuple[int, bool] = (-1, False)
         self._signing_key: bytes | None = None
 
     @property
@@ -120,6 +121,16 @@ class Configured:
         return Content(
             name, compression or self.conf.task_compression, self.signing_key if name in _SIGNED_SERIALIZERS else None
         )
+
+    @property
+    def reads_plain_results(self) -> bool:
+        """Whether results in MessagePack are accepted; looked up once a version of the settings."""
+        version, reads = self._reads_plain
+        if version != self._conf.version:
+            reads = "msgpack" in self._conf.result_accept_content
+            # The version of after the look, which may have read the source.
+            self._reads_plain = (self._conf.version, reads)
+        return reads
 
     @property
     def router(self) -> Router:

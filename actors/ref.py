@@ -201,7 +201,7 @@ class AskResult(Generic[R_co]):
         if self._meta is None:
             seconds = self._left(timeout)
             try:
-                known = wait(self._app.client.result_future(self.id), seconds, what=repr(self))
+                known = wait(self._app.client.result_future(self.id), seconds, what=self)
             except TimeoutError:
                 raise self._unknown(timeout) from None
             self._meta = read_known(known, self._app)
@@ -215,7 +215,7 @@ class AskResult(Generic[R_co]):
         if self._meta is None:
             promise = self._app.client.result_future(self.id)
             try:
-                known = await wait_async(promise, self._left(timeout), what=repr(self))
+                known = await wait_async(promise, self._left(timeout), what=self)
             except TimeoutError:
                 raise self._unknown(timeout) from None
             self._meta = read_known(known, self._app)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
 
+from ...transport import payload_msgpack
 from ...transport.message import TERMINAL, Result, State
 from ...transport.verbs import Known
 from ..bodies import unpack_value
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from ..app import App
 
 _decoder: Final = msgspec.msgpack.Decoder(Result)
+_loads: Final = payload_msgpack.loads
+_TERMINAL: Final = frozenset(int(state) for state in TERMINAL)
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -63,7 +66,7 @@ PENDING: Final = Meta(states.PENDING)
 
 def read_known(known: Known, app: App) -> Meta:
     """Decode what a broker said of a message. Raises DecodeError and the like for a result that is no good."""
-    terminal = known.state in TERMINAL
+    terminal = known.state in _TERMINAL
     record = _decoder.decode(known.result) if known.result else None
     name = states.NAMES.get(known.state, states.PENDING)
     if record is None:
@@ -74,9 +77,18 @@ def read_known(known: Known, app: App) -> Meta:
         return Meta(name, rebuild(record.failure), record.failure.traceback or None, terminal, record)
     if not record.body:
         return Meta(name, _missing(known.state), None, terminal, record)
-    conf = app.conf
-    value = unpack_value(record.content, record.body, known.id, accept=conf.result_accept_content, key=app.signing_key)
-    return Meta(name, value, None, terminal, record)
+    return Meta(name, _value(record, known.id, app), None, terminal, record)
+
+
+def _value(record: Result, id: str, app: App) -> Any:
+    if record.content == "msgpack" and app.reads_plain_results:
+        try:
+            return _loads(record.body)
+        except Exception:
+            # Decoded once more below, by what can say what is wrong with it.
+            pass
+    accept = app.conf.result_accept_content
+    return unpack_value(record.content, record.body, id, accept=accept, key=app.signing_key)
 
 
 def _missing(state: int) -> Any:

@@ -227,8 +227,8 @@ class AsyncResult(ResultBase, Generic[R_co]):
             assert_will_not_block()
         deadline = None if timeout is None else time.monotonic() + timeout
         if self._sent is not None and not self._sent.done():
-            wait(self._sent, timeout, what=repr(self))
-        if follow_parents and propagate:
+            wait(self._sent, timeout, what=self)
+        if self.parent is not None and follow_parents and propagate:
             self._raise_parents_failure()
         meta = self._known_end()
         if meta is None:
@@ -237,7 +237,7 @@ class AsyncResult(ResultBase, Generic[R_co]):
             known = wait(
                 self.app.client.result_future(self.id),
                 left,
-                what=repr(self),
+                what=self,
                 interval=interval,
                 on_interval=on_interval,
             )
@@ -253,10 +253,10 @@ class AsyncResult(ResultBase, Generic[R_co]):
         if self.ignored:
             return cast("R_co", None)
         if self._sent is not None:
-            await wait_async(self._sent, timeout, what=repr(self))
+            await wait_async(self._sent, timeout, what=self)
         meta = self._meta
         if meta is None or not meta.final:
-            meta = self._learn(await wait_async(self.app.client.result_future(self.id), timeout, what=repr(self)))
+            meta = self._learn(await wait_async(self.app.client.result_future(self.id), timeout, what=self))
         return self._take(meta, propagate=propagate)
 
     def __await__(self) -> Generator[Any, None, R_co]:

@@ -27,7 +27,7 @@ def wait(
     promise: Promise[T],
     timeout: float | None,
     *,
-    what: str,
+    what: object,
     interval: float = 0.5,
     on_interval: Callable[[], object] | None = None,
 ) -> T:
@@ -35,6 +35,8 @@ def wait(
 
     Raises TimeoutError after `timeout` seconds, which says what was waited for.
     """
+    if promise.done():
+        return promise.result(0)
     deadline = None if timeout is None else time.monotonic() + timeout
     while True:
         left = None if deadline is None else max(0.0, deadline - time.monotonic())
@@ -51,7 +53,7 @@ def wait(
             on_interval()
 
 
-async def wait_async(promise: Promise[T], timeout: float | None, *, what: str) -> T:
+async def wait_async(promise: Promise[T], timeout: float | None, *, what: object) -> T:
     """Wait in asyncio. Raises TimeoutError as `wait` does."""
     # Imported by those who use it: it takes longer to import than all of this package.
     import asyncio
@@ -79,5 +81,5 @@ async def wait_async(promise: Promise[T], timeout: float | None, *, what: str) -
     return promise.result(0)
 
 
-def _timed_out(what: str, timeout: float | None) -> TimeoutError:
-    return TimeoutError(f"The operation timed out: {what} has no result after {round(timeout or 0, 3):g} s")
+def _timed_out(what: object, timeout: float | None) -> TimeoutError:
+    return TimeoutError(f"The operation timed out: {what!r} has no result after {round(timeout or 0, 3):g} s")

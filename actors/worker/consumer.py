@@ -31,6 +31,7 @@ starts; more than `2 * WINDOW_MAX` are ready (the rest is given back at once).
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Collection
 
 from ...transport.clock import Now
 from ...transport.codec import FRAME_BYTES_GOAL
@@ -307,13 +308,16 @@ class Consumer:
             # From a broker that has been replaced: its successor leases the messages anew.
             return
         epochs[verb.partition] = verb.epoch
+        # Only what was handed out before can be here already.
+        again = {one.position for one in verb.deliveries if one.redelivered}
+        runs = self._leased_anew(again) if again else again
         room = 2 * WINDOW_MAX - self.ready
         lease, boot, ready = verb.lease, now.boot, self._ready
         refused: list[int] = []
         for delivery in verb.deliveries:
             held = Held(delivery, lease, boot + delivery.expires_in if delivery.expires_in else 0)
-            # Only what was handed out before can be here already.
-            if delivery.redelivered and self._take_again(held):
+            if runs and delivery.position in runs:
+                self._again[delivery.position] = held
                 continue
             if room <= 0:
                 refused.append(delivery.position)
@@ -323,14 +327,12 @@ class Consumer:
         if refused:
             effects.append(GiveBack(refused, self._credit))
 
-    def _take_again(self, held: Held) -> bool:
-        """A position that may be here under an older lease: the new one counts. True: it waits for a run."""
-        position = held.delivery.position
-        if any(other.delivery.position == position for other in self.running):
-            self._again[position] = held
-            return True
-        self._take_ready([position])
-        return False
+    def _leased_anew(self, positions: set[int]) -> set[int]:
+        """Positions that may be here under an older lease: the new one counts. Return those that wait for a run."""
+        runs = positions.intersection(held.delivery.position for held in self.running)
+        if len(runs) < len(positions):
+            self._take_ready(positions - runs)
+        return runs
 
     def _applied_up_to(self, number: int, now: Now, effects: list[Effect]) -> None:
         self._applied = max(self._applied, number)
@@ -470,9 +472,9 @@ class Consumer:
             waiting.clear()
         return positions
 
-    def _take_ready(self, positions: list[int]) -> list[int]:
+    def _take_ready(self, positions: Collection[int]) -> list[int]:
         """Take these away from what is ready; return the positions that were there."""
-        wanted = dict.fromkeys(positions)
+        wanted = frozenset(positions)
         taken = [held.delivery.position for held in self._all_ready() if held.delivery.position in wanted]
         if taken:
             for queue in (self._ready, *self._actors.values()):

@@ -153,7 +153,6 @@ class Executor:
             or envelope.content != "msgpack"
             or envelope.flags & BUSY_FLAGS
             or held.expired
-            or held.delivery.redelivered
             or self._always_in_full
             or _prerun.receivers
             or _postrun.receivers

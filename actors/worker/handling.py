@@ -13,7 +13,7 @@ from ...transport.message import Flag
 from ..tasks.task import Task
 
 #: Flags of a message for which more is done than calling the body.
-BUSY_FLAGS: Final = int(Flag.TRACK_STARTED)
+BUSY_FLAGS: Final = int(Flag.TRACK_STARTED | Flag.DEDUPLICATE)
 
 
 class Handling:
@@ -49,5 +49,7 @@ class Handling:
         self.deduplicates = deduplicates
         throws = task.throws
         self.throws: tuple[type[BaseException], ...] = throws if isinstance(throws, tuple) else (throws,)
-        #: Nothing happens around a body that returns.
-        self.plain = not (self.is_coroutine or self.before_start or self.on_success or self.after_return)
+        #: Nothing happens before a body, nor around one that returns.
+        self.plain = not (
+            self.is_coroutine or self.before_start or self.on_success or self.after_return or deduplicates
+        )

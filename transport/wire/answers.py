@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, InvalidStateError
 from functools import partial
-from typing import Any, TypeVar, cast
+from typing import Any, Generic, TypeVar, cast
 
 from ..clock import MICROSECONDS
 from ..errors import GreenroomError
@@ -38,15 +38,13 @@ class Answer(Future[T]):
 
     def result(self, timeout: float | None = None) -> T:
         """Wait and return it. Raises why it will never be there, and TimeoutError after `timeout` seconds."""
-        return super().result(self._wait(timeout))
+        return super().result(timeout if self.done() else self._wait(timeout))
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """Wait and return why it will never be there. Raises TimeoutError after `timeout` seconds."""
-        return super().exception(self._wait(timeout))
+        return super().exception(timeout if self.done() else self._wait(timeout))
 
     def _wait(self, timeout: float | None) -> float | None:
-        if self.done():
-            return timeout
         if timeout is None:
             self._stand_in.wait(self, None)
             return None
@@ -60,11 +58,25 @@ class Answer(Future[T]):
         self._stand_in.look()
 
 
-def kept_promise(value: T) -> Future[T]:
-    """Return the future of something that is there."""
-    future: Future[T] = Future()
-    future.set_result(value)
-    return future
+class Kept(Generic[T]):
+    """The promise of something that is there: nobody waits for it, so it has no lock."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: T) -> None:
+        self._value = value
+
+    def result(self, timeout: float | None = None) -> T:
+        """Return it."""
+        return self._value
+
+    def done(self) -> bool:
+        """Tell that it is there."""
+        return True
+
+    def add_done_callback(self, fn: Callable[[Any], object], /) -> None:
+        """Call `fn` with this promise, now."""
+        fn(self)
 
 
 class Awaited:

@@ -29,12 +29,13 @@ import uuid_utils
 from ..clock import MICROSECONDS, Clock, system_now
 from ..errors import GreenroomError, LocalProtocolError, OperationalError
 from ..message import Envelope, Flag
+from ..peer.contract import Promise
 from ..peer.publisher import GRANT_DEFAULT, Submission, cut
 from ..peer.refusals import unavailable
 from ..requests import LIST_MAX, SHAPES, Fetched, FetchResults
 from ..verbs import Known, Op, Reply
 from .address import parse_address
-from .answers import kept_promise
+from .answers import Kept
 from .client_thread import ClientThread
 
 CONNECT_TIMEOUT_SECONDS: Final = 4.0
@@ -152,7 +153,9 @@ class Client:
     ) -> Future[None]:
         chunks = cut(mailbox, envelopes)
         if not chunks:
-            return kept_promise(None)
+            nothing: Future[None] = Future()
+            nothing.set_result(None)
+            return nothing
         deadline = 0
         if deadline_seconds is not None:
             deadline = self._clock().boot + round(deadline_seconds * MICROSECONDS)
@@ -193,12 +196,14 @@ class Client:
 
     # --- results -------------------------------------------------------------------------------------------------
 
-    def result_future(self, id: str) -> Future[Known]:
-        """Return a future of the terminal state of a message; the same one while it is pending."""
-        return self._running().result_futures((id,))[0]
+    def result_future(self, id: str) -> Promise[Known]:
+        """Return a promise of the terminal state of a message; the same one while it is pending."""
+        thread = self._running()
+        known = thread.kept(id)
+        return thread.result_futures((id,))[0] if known is None else Kept(known)
 
-    def result_futures(self, ids: Sequence[str]) -> list[Future[Known]]:
-        """Return futures of the terminal states of many messages, in the order of `ids`."""
+    def result_futures(self, ids: Sequence[str]) -> list[Promise[Known]]:
+        """Return promises of the terminal states of many messages, in the order of `ids`."""
         return self._running().result_futures(ids)
 
     def on_result(self, id: str, callback: Callable[[Known], object]) -> None:

@@ -31,9 +31,10 @@ from ..errors import GreenroomError, UnknownOutcome
 from ..peer import attachment as links
 from ..peer import client as machines
 from ..peer.client import ClientMachine, RequestRefused
+from ..peer.contract import Promise
 from ..peer.publisher import Chunk, Submission
 from ..verbs import Known, Op, Reply
-from .answers import Answer, Awaited, ResultCallback, complete, end, fail, kept_promise, tell_of_blocked
+from .answers import Answer, Awaited, Kept, ResultCallback, complete, end, fail, tell_of_blocked
 from .link import Link
 from .stand_in import StandIn
 from .wakeup import Wakeup
@@ -68,6 +69,8 @@ class ClientThread:
             pid=os.getpid(),
             connect_timeout=round(connect_timeout_seconds * 1_000_000),
         )
+        #: Returns the terminal result of an id, if it came lately and is final. For any thread.
+        self.kept = self._machine.book.kept
         self._token = token
         self._clock = clock
         self._released = released
@@ -137,17 +140,13 @@ class ClientThread:
         """Publish; the submission's token is the future that is completed at its end."""
         self._order(self._submit, submission, chunks, watched, patient, serve=not patient, may_wait=True)
 
-    def result_futures(self, ids: Sequence[str]) -> list[Future[Known]]:
-        """Return a future of each id's terminal state; the same one for the same id while it is pending."""
-        futures: list[Future[Known]] = []
+    def result_futures(self, ids: Sequence[str]) -> list[Promise[Known]]:
+        """Return a promise of each id's terminal state; the same one for the same id while it is pending."""
+        futures: list[Promise[Known]] = []
         new: list[str] = []
-        kept = self._machine.book.kept
         for id in ids:
-            known = kept(id)
-            if known is not None:
-                futures.append(kept_promise(known))
-                continue
-            futures.append(self._awaited.future(id, new))
+            known = self.kept(id)
+            futures.append(self._awaited.future(id, new) if known is None else Kept(known))
         if new:
             self._order(self._ask, new, serve=True)
         return futures
