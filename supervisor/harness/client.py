@@ -116,9 +116,14 @@ class SimClient:
         """The connection of the moment."""
         return self._link
 
+    @property
+    def awaited(self) -> list[str]:
+        """Ids whose results were asked for here and have not come; who asked may have given up."""
+        return list(self._results)
+
     def is_idle(self) -> bool:
-        """Whether nobody waits for an answer here."""
-        return not (self._submissions or self._results or self._requests)
+        """Whether everything that was said here is answered, but for results."""
+        return not (self._submissions or self._requests)
 
     # --- the contract --------------------------------------------------------------------------------------------
 
@@ -319,9 +324,11 @@ class SimClient:
         self._act(self._machine.apply(links.LinkOpened(effect.link, link.token), self._now()))
 
     def _end(self, submission: Submission, error: GreenroomError | None) -> None:
-        promise, ids = self._submissions.pop(submission)
+        promise, ids = self._submissions[submission]
         refused = {} if error is None else {"error": type(error).__name__}
+        # Whoever is killed here has not got it: until then it is among what he waits for.
         self._trace.note(Kind.CONFIRM, self.process.lane, ids=ids, **refused)
+        self._submissions.pop(submission, None)
         if error is None:
             promise.keep(None)
         else:

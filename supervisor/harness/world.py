@@ -17,9 +17,10 @@ from typing import Final
 
 from ...actors.app import App
 from ...transport.broker.settings import BrokerSettings
+from ...transport.peer.results import is_terminal
 from ...transport.sim.clock import BOOT_START
 from ...transport.sim.network import SimLink
-from ...transport.verbs import Report
+from ...transport.verbs import Known, Report
 from ..pool.limits import PoolLimits
 from .broker_process import COMMIT_TIME, BrokerProcess
 from .child_process import ChildProcess
@@ -312,7 +313,7 @@ class World:
         self.clockwork.run(lambda: self.is_well() or hopeless(), within)
         if not self.is_well():
             raise NeverAtRest(
-                f"QUIESCE: {self._unfinished()} messages were not finished{self._unwell()} "
+                f"QUIESCE: {self._unfinished()} messages were not finished{self._unwell()}{self._untold()} "
                 f"{(self.clockwork.now.boot - began) // SECOND} simulated seconds after the last fault"
             )
         if self.realm.escaped is not None:
@@ -320,8 +321,11 @@ class World:
             raise self.realm.escaped
 
     def is_well(self) -> bool:
-        """Whether it is at rest, every worker is there and has said what it knows, and no body runs any more."""
-        return self.at_rest() and not self._unwell()
+        """Whether it is at rest, every worker is there and has said what it knows, and no body runs any more.
+
+        Nobody knows of a call that was lost with its client: who waits for its result waits for ever, and is no reason.
+        """
+        return self._is_quiet() and not self._unwell() and not self._untold()
 
     def _unwell(self) -> str:
         nodes = [node.lane for node in self.nodes if node.is_serving and not node.is_heard]
@@ -331,12 +335,28 @@ class World:
 
     def at_rest(self) -> bool:
         """Whether nothing waits, nothing runs and every call is answered."""
+        return self._is_quiet() and not any(client.awaited for client in self._speakers)
+
+    def _is_quiet(self) -> bool:
         core = self.broker.core
         if core is None or not self.broker.is_up or core.waits:
             return False
+        return self._unfinished() == 0 and all(client.is_idle() for client in self._speakers)
+
+    @property
+    def _speakers(self) -> list[SimClient]:
+        """Everybody who may ask for something, and lives."""
         operator = [] if self._operator is None else [self._operator.client]
-        clients = [client for client in self.clients if client.process.alive]
-        return self._unfinished() == 0 and all(client.is_idle() for client in (*clients, *operator))
+        return [client for client in (*self.clients, *operator) if client.process.alive]
+
+    def _untold(self) -> str:
+        """Results that the broker has and somebody waits for, in words; empty: there are none."""
+        for client in self._speakers:
+            if client.awaited and self.broker.is_up:
+                for row in self.broker.store.read_results(client.awaited, self.broker.now.wall):
+                    if is_terminal(Known(row.id, row.state, row.blob)):
+                        return f", {client.process.lane} was not told of {row.id}"
+        return ""
 
     def _unfinished(self) -> int:
         core = self.broker.core

@@ -7,9 +7,13 @@ import time
 import pytest
 
 from greenroom.actors.app import App
+from greenroom.actors.errors import TimeoutError as ResultTimeout
+from greenroom.supervisor.harness.client import SimClient
 from greenroom.supervisor.harness.faults import What
+from greenroom.supervisor.harness.invariants import Violated
 from greenroom.supervisor.harness.scenario import scenario
 from greenroom.supervisor.harness.sim import Sim
+from greenroom.transport.errors import UnknownOutcome
 
 pytest_plugins = ["pytester"]
 
@@ -105,6 +109,37 @@ def test_g22_what_was_on_its_way_to_the_child_of_a_stopped_worker_goes_to_the_ot
     sim.run_for(10)
     assert [one.state for one in held + sent] == ["SUCCESS"] * 6
     sim.settle()
+
+
+@scenario(app)
+def test_who_waits_for_a_call_that_was_lost_with_its_client_does_not_keep_a_cluster_from_its_rest(sim: Sim) -> None:
+    sim.at("PUBLISH").fault(What.KILL_CLIENT)
+    lost = sim.send(charge, 1)
+    with pytest.raises(ResultTimeout):
+        lost.get(timeout=20)
+    sim.settle()
+    assert charged == []
+
+
+@scenario(app, clients=2)
+def test_who_waits_for_a_confirm_with_which_its_client_is_killed_learns_that_nobody_knows(sim: Sim) -> None:
+    sim.at("CONFIRM").fault(What.KILL_CLIENT)
+    with pytest.raises(UnknownOutcome):
+        charge.delay(1)
+    sim.settle()
+    assert charged == [1]
+
+
+@scenario(app)
+def test_a_result_that_somebody_waits_for_and_is_not_told_of_is_seen(sim: Sim, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(SimClient, "_learn", lambda *_: None)
+    sent = sim.send(charge, 1)
+    with pytest.raises(ResultTimeout):
+        sent.get(timeout=20)
+    with pytest.raises(Violated, match="QUIESCE: 0 messages were not finished, client0 was not told of"):
+        sim.watch.settle()
+    # It was seen.
+    sim.watch.violation = None
 
 
 @scenario(app)
