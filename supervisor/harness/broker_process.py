@@ -80,6 +80,8 @@ class BrokerProcess(Process):
         super().__init__(clockwork, lane)
         self.address = address
         self.store = ObservedStore(store, observed)
+        #: The same for those who look on: what they read is not the broker's reading.
+        self.bare_store = store
         self.observed = observed
         self.commit_time = commit_time
         #: Why the core stopped, if it did.
@@ -197,7 +199,8 @@ class BrokerProcess(Process):
                 self._trace.note(Kind.NOTICE, self.lane, notice=notice.kind, **notice.fields)
             notices = len(core.notices)
             times = [at for at in (core.wake_at, self._commit_at) if at]
-            self._fiber.sleep(min(times, default=0))
+            if core.stopped is None:
+                self._fiber.sleep(min(times, default=0))
         self.over = core.stopped.reason
 
     def _take(self, core: Driven, received: list[tuple[int, Parts]]) -> None:

@@ -59,7 +59,7 @@ class Observer:
     def refused(self) -> None:
         """Called after the core was told of it, and has not taken it."""
 
-    def failed(self, *, writing: bool = True) -> None:
+    def failed(self) -> None:
         """Called when the store has failed: nobody knows what it holds."""
 
     def said(self, session: str, verb: FromBroker) -> None:
@@ -117,10 +117,10 @@ class Observed(Observer):
         for observer in self.observers:
             observer.refused()
 
-    def failed(self, *, writing: bool = True) -> None:
+    def failed(self) -> None:
         """As `Observer.failed`."""
         for observer in self.observers:
-            observer.failed(writing=writing)
+            observer.failed()
 
     def said(self, session: str, verb: FromBroker) -> None:
         """As `Observer.said`."""
@@ -189,7 +189,7 @@ class ObservedStore:
     def commit(self, records: Sequence[Record], synchronous: Synchronous) -> Committed:
         """As `Store.commit`."""
         try:
-            committed = self._telling(self._store.commit, writing=True)(records, synchronous)
+            committed = self._telling(self._store.commit)(records, synchronous)
         except StoreFull:
             raise
         except (StoreFailed, StoreCorrupt, DiskStopped):
@@ -198,18 +198,18 @@ class ObservedStore:
         self._observed.committed(records, committed.duplicates)
         return committed
 
-    def _telling(self, do: Callable[P, T], *, writing: bool = False) -> Callable[P, T]:
+    def _telling(self, do: Callable[P, T]) -> Callable[P, T]:
         """Return this call of the store's, which tells of damage and failure."""
 
         def tell(*args: P.args, **kwargs: P.kwargs) -> T:
             try:
                 return do(*args, **kwargs)
             except StoreFailed:
-                self._observed.failed(writing=writing)
+                self._observed.failed()
                 raise
             except StoreCorrupt:
                 self.is_damaged = True
-                self._observed.failed(writing=writing)
+                self._observed.failed()
                 raise
 
         return tell

@@ -10,6 +10,7 @@ from typing import Any, Generic, TypeVar
 
 from ...actors.results.meta import PENDING, Meta, read_known
 from ...actors.results.result import AsyncResult
+from ...transport.errors import StoreError
 from ...transport.verbs import Known
 from .counted import Counted
 from .trace import Event, Kind
@@ -80,5 +81,8 @@ class Sent(Counted, Generic[R_co]):
         broker = self._world.broker
         if not broker.is_up:
             return PENDING
-        rows = broker.store.read_results([self.id], broker.now.wall)
+        try:
+            rows = broker.bare_store.read_results([self.id], broker.now.wall)
+        except StoreError:
+            return PENDING
         return next((read_known(Known(row.id, row.state, row.blob), self.result_of.app) for row in rows), PENDING)

@@ -353,7 +353,7 @@ class World:
         """Results that the broker has and somebody waits for, in words; empty: there are none."""
         for client in self._speakers:
             if client.awaited and self.broker.is_up:
-                for row in self.broker.store.read_results(client.awaited, self.broker.now.wall):
+                for row in self.broker.bare_store.read_results(client.awaited, self.broker.now.wall):
                     if is_terminal(Known(row.id, row.state, row.blob)):
                         return f", {client.process.lane} was not told of {row.id}"
         return ""

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 import pytest
 
-from greenroom.transport.broker.events import Frame, Received
+from greenroom.transport.broker.events import Frame, PersistFailed, Received, Stop, Tick
 from greenroom.transport.broker.settings import BrokerSettings
+from greenroom.transport.clock import Now
 from greenroom.transport.codec import cut_group, encode_publish
 from greenroom.transport.message import Envelope, Flag, More, State
 from greenroom.transport.requests import Declare, Revoke
@@ -381,6 +382,25 @@ def test_d29_a_failed_fsync_stops_the_broker_and_confirms_nothing() -> None:
     assert cluster.client.confirms == {}
     assert cluster.sim.stopped is not None
     assert cluster.sim.stopped.exit_code == 1
+
+
+def test_d29_a_broker_whose_store_has_failed_hands_out_nothing_more_not_even_from_memory() -> None:
+    cluster = Cluster()
+    cluster.ask(Op.DECLARE, Declare("light", durability=Durability.MEMORY))
+    cluster.child("light")
+    cluster.publish("a", mailbox="light", more=More(delay=SECOND))
+    now = cluster.sim.now
+    later = Now(now.boot + 2 * SECOND, now.wall + 2 * SECOND)
+    broker = cluster.sim.broker
+    assert broker.apply(PersistFailed(0, 0, False, "EIO"), later) == [Stop(1, "EIO")]
+    assert broker.apply(Tick(), later) == []
+
+
+def test_d29_a_sweep_that_cannot_read_stops_the_broker() -> None:
+    cluster = Cluster()
+    cluster.disk.failure = "read: input/output error"
+    cluster.pass_time(2)
+    assert cluster.sim.stopped == Stop(1, "read: input/output error")
 
 
 def test_d30_a_commit_is_synced_if_any_of_it_promised_the_disk() -> None:

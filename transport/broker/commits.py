@@ -11,7 +11,7 @@ from ..store.records import Append, Lease, Past, Record, Synchronous
 from ..verbs import Deliver, FromBroker, Results
 from .accept import Accepting
 from .desk import Desk
-from .events import Effect, Persisted, PersistFailed, Send, Stop
+from .events import Effect, Persisted, PersistFailed, Send
 from .journal import Batch, Say
 from .results import Watching
 
@@ -23,6 +23,8 @@ class Commits:
         self._desk = desk
         self._accepting = accepting
         self._watching = watching
+        #: Why there can be no more commits; empty: there can.
+        self.over = ""
 
     def persisted(self, event: Persisted) -> None:
         """Everything up to a serial is on disk: what waited for it happens and is said."""
@@ -58,12 +60,12 @@ class Commits:
         """No room: publishes are refused and undone, everything else is written anew (D29). Else: the end."""
         desk = self._desk
         if not event.full:
-            desk.effects.append(Stop(1, event.reason))
+            self.over = event.reason
             return
         batches = desk.journal.failed()
         desk.failures += 1
         if desk.store_full and not any(batch.accepted for batch in batches):
-            desk.effects.append(Stop(1, f"not even settles fit on the disk: {event.reason}"))
+            self.over = f"not even settles fit on the disk: {event.reason}"
             return
         desk.store_full = True
         desk.notice("store_full", reason=event.reason)

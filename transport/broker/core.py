@@ -149,10 +149,12 @@ class Broker:
     def apply(self, event: Event, now: Now) -> list[Effect]:
         """Take one event; return what the driver must do, in order."""
         desk = self.desk
+        if self.commits.over:
+            return []
         if self._recovering and not (isinstance(event, RowsRead) and event.token == self._recovering):
             if isinstance(event, PersistFailed):
                 # The read that everything waits for has failed: nobody will answer it any more.
-                return [Stop(1, event.reason)]
+                return self._give_up(event.reason)
             self._early.append(event)
             return []
         desk.now = now
@@ -160,7 +162,14 @@ class Broker:
             self.deaths.paused()
         self._last_boot = now.boot
         self._take(event)
+        if self.commits.over:
+            return self._give_up(self.commits.over)
         return self._finish_pass()
+
+    def _give_up(self, reason: str) -> list[Effect]:
+        """Nobody knows what the store holds: nothing more is said or written, until the next life has read it."""
+        self.commits.over = reason
+        return [Stop(1, reason)]
 
     def _take(self, event: Event) -> None:
         match event:

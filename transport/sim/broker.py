@@ -10,7 +10,6 @@ from __future__ import annotations
 import itertools
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
 
 from .. import codec
 from ..broker.core import Broker
@@ -202,6 +201,7 @@ class SimBroker:
             self.apply(RoomRegained())
 
     def _carry_out(self, effects: Iterable[Effect]) -> None:
+        failure = ""
         for effect in effects:
             match effect:
                 case Send():
@@ -215,12 +215,16 @@ class SimBroker:
                 case Stop():
                     self.stopped = effect
                 case Sweep():
-                    with suppress(StoreError):  # the next commit says so
+                    try:
                         self.store.sweep(self.now.wall, effect.limit)
+                    except StoreError as error:
+                        failure = str(error)
                 case _:
                     if isinstance(effect, Persist) and self._on_persist is not None:
                         self._on_persist(effect.records)
                     self._queue.append(effect)
+        if failure:
+            self.apply(PersistFailed(0, 0, False, failure))
         if self.eager:
             self.settle()
 

@@ -68,21 +68,15 @@ class Disk(Invariant, Observer):
 
     def __init__(self) -> None:
         super().__init__()
-        self.world: World | None = None
         self._has_failed = False
-        self._failed_in = -1
 
-    def failed(self, *, writing: bool = True) -> None:
-        """From now on nothing may be said that rests on the store.
+    def failed(self) -> None:
+        """From now on nothing may be said that rests on the store, also of what it had before.
 
-        A failure to read judges from the next turn on: what is said beside the reading was there before.
+        The failure is the next thing that the broker learns, and its next life says again what was committed.
         """
         self.premises += 1
         self._has_failed = True
-        self._failed_in = -1 if writing else self._turn()
-
-    def _turn(self) -> int:
-        return 0 if self.world is None else self.world.clockwork.steps
 
     def opened(self, recovered: Recovered, store: Store) -> None:
         """It is known again what it holds."""
@@ -90,5 +84,5 @@ class Disk(Invariant, Observer):
 
     def said(self, session: str, verb: FromBroker) -> None:
         """Judge what is said after it has failed."""
-        if self._has_failed and self._turn() > self._failed_in and isinstance(verb, (Confirm, Deliver, Applied)):
+        if self._has_failed and isinstance(verb, (Confirm, Deliver, Applied)):
             self.violated(f"the store has failed, and the broker says {type(verb).__name__} to {session}")

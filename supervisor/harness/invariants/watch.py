@@ -23,7 +23,7 @@ from ..trace import Event, Kind
 from ..world import REST_WITHIN, NeverAtRest, World
 from .base import Invariant, Vacuous, Violated
 from .commits import Bound
-from .intake import Disk, Wire
+from .intake import Wire
 from .ledger import Ledger
 from .rest import OnePlace
 from .table import make, sentence_of
@@ -55,10 +55,10 @@ class _Relay(Observer):
             for observer in self._observing:
                 observer.opened(recovered, store)
 
-    def failed(self, *, writing: bool = True) -> None:
+    def failed(self) -> None:
         """As `Observer.failed`."""
         for observer in self._observing:
-            observer.failed(writing=writing)
+            observer.failed()
 
     def doubted(self) -> None:
         """As `Observer.doubted`."""
@@ -145,7 +145,7 @@ class Watch:
             if isinstance(invariant, Bound):
                 invariant.world = world
                 invariant.unsettled = self.ledger.unsettled
-            if isinstance(invariant, (Disk, Wire)):
+            if isinstance(invariant, Wire):
                 invariant.world = world
             if isinstance(invariant, OnePlace):
                 invariant.world = world

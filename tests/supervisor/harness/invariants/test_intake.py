@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +17,7 @@ from greenroom.supervisor.harness.operator import Operator
 from greenroom.supervisor.harness.sim import Sim, simulated
 from greenroom.supervisor.harness.trace import Kind
 from greenroom.transport.broker.admin import Admin
+from greenroom.transport.broker.commits import Commits
 from greenroom.transport.broker.links import Links
 from greenroom.transport.codec import BadFrame
 from greenroom.transport.store.records import Dead
@@ -29,6 +31,11 @@ bodies: list[int] = []
 def poison(number: int) -> None:
     bodies.append(number)
     raise SystemExit(3)
+
+
+@app.task(name="wait", acks_late=True)
+def wait() -> None:
+    time.sleep(2)
 
 
 def with_a_dead_letter(sim: Sim) -> None:
@@ -78,6 +85,29 @@ def test_d29_is_silent_about_a_broker_that_stops_and_catches_one_that_goes_on() 
 
     with pytest.raises(Violated, match=r"D29 violated: .* says Confirm"):
         go_on()
+
+
+def test_d29_catches_a_broker_that_confirms_again_what_it_had_committed_before_a_read_failed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def confirm_again() -> float:
+        with simulated(app) as sim:
+            # The confirm is lost; soon after, with nothing to commit, the sweep of each second cannot read.
+            sim.run_for(0.95)
+            sim.at("COMMIT").do(lambda: sim.world.clockwork.network.cut(sim.world.clients[0].link))
+            sent = sim.send(wait)
+            sim.run_for(0.03)
+            sim.world.disk.fail_read()
+            sim.settle()
+            assert sent.accepted
+            assert sent.state == "SUCCESS"
+            assert sim.watch.premises()["D29"] == 1
+            return next(event.at for event in sim.trace.events if event.kind is Kind.DEATH) / 1e6
+
+    assert confirm_again() == 1.0
+    monkeypatch.setattr(Commits, "failed", lambda *_: None)
+    with pytest.raises(Violated, match="D29 violated: the store has failed, and the broker says Confirm"):
+        confirm_again()
 
 
 def test_dlq_is_silent_about_a_redrive_and_about_a_purge() -> None:
