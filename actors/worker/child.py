@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from ...transport.clock import boot_now, system_now
+from ...transport.clock import boot_now, system_now, wall_now
 from ...transport.event_log import EventLog, lane_of
 from ...transport.page_marks import Page
 from ...transport.wire.line import SocketLine
@@ -148,6 +148,7 @@ class _Child:
             system_now,
             host=socket.gethostname(),
             pid=os.getpid(),
+            wall=wall_now,
         )
         self._parts.station.end_now = self._end_now
         if config.event_log:

@@ -48,8 +48,8 @@ _NO_MORE: Final = More()
 _TASK: Final = int(Kind.TASK)
 _DEDUPLICATE: Final = int(Flag.DEDUPLICATE)
 _TRACK_STARTED: Final = int(Flag.TRACK_STARTED)
-_prerun, _postrun = signals.task_prerun, signals.task_postrun
-_success, _received = signals.task_success, signals.task_received
+_Signal: Final = signals.Signal
+_AROUND_BODIES: Final = (signals.task_received, signals.task_prerun, signals.task_success, signals.task_postrun)
 _loads: Final[Callable[[bytes], Any]] = payload_msgpack.loads
 
 
@@ -143,6 +143,8 @@ class Executor:
 
     def run(self, held: Held) -> Done:
         """Run one delivery in this thread. Raises SystemExit, and nothing else."""
+        if self._changes != _Signal.changes:
+            self.refresh()
         envelope = held.delivery.envelope
         handling = self._handlings.get(envelope.name)
         if (
@@ -154,10 +156,6 @@ class Executor:
             or envelope.flags & BUSY_FLAGS
             or held.expired
             or self._always_in_full
-            or _prerun.receivers
-            or _postrun.receivers
-            or _success.receivers
-            or _received.receivers
         ):
             return self._run_in_full(held)
         try:
@@ -456,7 +454,10 @@ class Executor:
         """Between bodies, now and then: look again at what may have changed, and let go of the last body's call."""
         set_top_frame(None)
         self.log.refresh()
-        self._always_in_full = bool(
+        # Counted first: whoever begins to listen while this looks is seen by the next body.
+        self._changes = _Signal.changes
+        is_heard = any(signal.receivers for signal in _AROUND_BODIES)
+        self._always_in_full = is_heard or bool(
             self._time_limit or self._soft_time_limit or self.log.is_verbose or "msgpack" not in self._accept
         )
 

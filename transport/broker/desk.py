@@ -30,6 +30,9 @@ HEAD_BYTES_MIN = 64 << 10
 IGNORE_RESULT = int(Flag.IGNORE_RESULT)
 STORE_ERRORS = int(Flag.STORE_ERRORS)
 _encoder = msgspec.msgpack.Encoder()
+#: As plain integers, for what is compared once a message.
+_STARTED = int(Stage.STARTED)
+_SETTLED = int(Stage.SETTLED)
 _FAILURES = (int(State.FAILURE), int(State.REJECTED))
 
 
@@ -278,6 +281,48 @@ class Desk:
             self.end_past(message)
         if self.loose:
             self.loose.pop(message.position, None)
+        if self.known and not row.left and row.base in self.known:
+            self._unknow(row)
+
+    def end_all(self, session: Session, messages: list[Message]) -> None:
+        """`end` for what stands in no table any more and was held by this session: neighbours leave as one range."""
+        start = 0
+        first = messages[0]
+        row, lease, position = first.row, first.lease, first.position
+        for index, message in enumerate(messages):
+            if message.row is not row or message.lease is not lease or message.position != position:
+                self._end_range(messages[start:index])
+                start = index
+                row, lease, position = message.row, message.lease, message.position
+            position += 1
+        self._end_range(messages[start:] if start else messages)
+        if session.starving:
+            self.wake(session)
+
+    def _end_range(self, messages: list[Message]) -> None:
+        """Let go of messages of one lease that stand side by side in one row."""
+        first = messages[0]
+        row, lease = first.row, first.lease
+        assert lease is not None
+        count = len(messages)
+        started = 0
+        for message in messages:
+            if message.stage == _STARTED:
+                started += 1
+            message.stage = _SETTLED
+            message.lease = None
+            if message.past is not None:
+                self.end_past(message)
+        mailbox = row.mailbox
+        mailbox.started -= started
+        mailbox.acquired -= count - started
+        mailbox.depth -= count
+        lease.left -= count
+        if lease.left == 0:
+            self.journal.over(lease)
+        row.gone |= ((1 << count) - 1) << (first.position - row.base)
+        row.left -= count
+        self.journal.lost(row)
         if self.known and not row.left and row.base in self.known:
             self._unknow(row)
 

@@ -123,17 +123,21 @@ class Dispatch:
         heavy = lane.bytes > GIVEN_BYTES_MAX
         size = 0
         revoked = desk.revoked
+        #: The task type that was last seen to be short.
+        known = ""
         while head and len(out) < share:
             message = head[0]
             envelope = message.envelope
-            if len(out) >= free:
+            if len(out) >= free and envelope.name != known:
                 speed = speeds.get(envelope.name)
                 if speed is None or speed.average > short:
                     break
+                known = envelope.name
             if unjudged and message.row.unjudged:
                 break
-            lane.pop()
+            head.popleft()
             left += 1
+            lane.bytes -= len(envelope.body)
             if (revoked or envelope.more is not None) and self._endings.before_start(message):
                 continue
             out.append(message)

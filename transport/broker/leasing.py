@@ -16,6 +16,8 @@ from .mailbox import Mailbox
 from .outflow import VERB_BYTES
 from .sessions import Session
 
+#: As a plain integer: it is set once a message.
+_ACQUIRED = int(Stage.ACQUIRED)
 #: Deliveries in one verb, so that its frame stays within its limit.
 DELIVERIES_A_VERB = 1_024
 DELIVER_BYTES = 512 << 10
@@ -44,20 +46,20 @@ class Leasing:
         deliveries: list[Delivery] = []
         size = 0
         for message in messages:
+            position, envelope = message.position, message.envelope
             message.lease = lease
-            message.stage = Stage.ACQUIRED
+            message.stage = _ACQUIRED
             handed = message.handed = message.handed + 1
-            held[message.position] = message
-            envelope = message.envelope
-            past = message.past
-            more = envelope.more
-            # Zero would say that it never expires: what is over when it is looked at was not handed out.
-            expires_in = max(1, more.expires - wall) if more is not None and more.expires else 0
-            again = handed > 1
+            held[position] = message
+            past, more = message.past, envelope.more
+            again, expires_in = handed > 1, 0
+            if more is not None and more.expires:
+                # Zero would say that it never expires: what is over when it is looked at was not handed out.
+                expires_in = max(1, more.expires - wall)
             if past is not None:
                 handed += past.acquired
                 again = handed > 1 or past.bad_ends > 0
-            deliveries.append(Delivery(message.position, envelope, name, handed, expires_in, again))
+            deliveries.append(Delivery(position, envelope, name, handed, expires_in, again))
             size += len(envelope.body)
             if size >= DELIVER_BYTES or len(deliveries) >= DELIVERIES_A_VERB:
                 self._say(session, lease, deliveries, size)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import msgspec
 
-from ..message import TERMINAL, Envelope, Failure, Flag, Result, State
+from ..message import TERMINAL, Envelope, Failure, Flag, Outcome, Result, State
 from ..store.records import ResultRow
 from ..verbs import Known, Results
 from .desk import Desk
@@ -54,6 +54,28 @@ class Watching:
                 self._tell(publisher, Known(envelope.id, state, blob))
         if self._watchers:
             self._tell_watchers(envelope.id, state, blob)
+
+    def store_all(self, ended: list[tuple[Message, Outcome]]) -> None:
+        """`store` for a batch of outcomes, with what their neighbours have in common looked up once."""
+        desk = self._desk
+        expiry_of_result, write = desk.expiry_of_result, desk.journal.write
+        watchers = self._watchers
+        publisher: str | None = None
+        news: list[Known] | None = None
+        for message, outcome in ended:
+            envelope, row = message.envelope, message.row
+            id, state, blob = envelope.id, outcome.state, outcome.result
+            write(ResultRow(id, state, blob, expiry_of_result(envelope, state)), row.durability)
+            if envelope.flags & WATCHED:
+                if row.publisher != publisher:
+                    publisher = row.publisher
+                    session = desk.sessions.get(publisher)
+                    attached = session is not None and session.link
+                    news = self._news.setdefault(publisher, []) if attached else None
+                if news is not None:
+                    news.append(Known(id, state, blob))
+            if watchers:
+                self._tell_watchers(id, state, blob)
 
     def _tell_watchers(self, id: str, state: int, blob: bytes) -> None:
         watchers = self._watchers.get(id)

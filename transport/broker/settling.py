@@ -53,9 +53,13 @@ class Settling:
         """Apply a batch of outcomes. The caller answers with Applied after the commit."""
         desk = self._desk
         held = session.held
+        loose = desk.loose
         speeds = desk.speeds
         short = desk.settings.short_task
         count = 0
+        #: What succeeded: most of it, and neighbours.
+        ended: list[Message] = []
+        kept: list[tuple[Message, Outcome]] = []
         for outcome in settle.outcomes:
             message = held.get(outcome.position)
             if message is None or message.lease is None or message.lease.id != outcome.lease:
@@ -73,7 +77,15 @@ class Settling:
             count += 1
             state = outcome.state
             if state == SUCCESS:
-                self._finish(message, outcome)
+                # Whatever else this Settle says of it comes too late.
+                del held[outcome.position]
+                if loose:
+                    loose.pop(outcome.position, None)
+                ended.append(message)
+                if outcome.result:
+                    kept.append((message, outcome))
+                if outcome.follows:
+                    self._follow(message, outcome)
             elif state == State.RETRY:
                 self._retry(message, outcome)
             elif state == State.REQUEUED:
@@ -85,6 +97,11 @@ class Settling:
             else:
                 # It has run, and nobody can say to what end.
                 self._endings.lost(message, f"its child said that it ended in state {state}", session.node)
+        if kept:
+            self._watching.store_all(kept)
+        if ended:
+            desk.counts.settled += len(ended)
+            desk.end_all(session, ended)
 
     def _finish(self, message: Message, outcome: Outcome) -> None:
         """A terminal outcome: result, follow-ups and the message's end, all in this commit."""

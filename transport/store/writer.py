@@ -18,6 +18,12 @@ from .seal import pack_mask, pack_positions, seal_of
 #: Marks are raised by this much at a time, so that few commits need to: each that does is synced.
 MARK_STEP = 1 << 16
 
+#: Results in one statement. Each statement that a thread runs gives the interpreter away to the broker's loop, and must
+#: wait to get it back: one a result made a busy broker's commits twice as long.
+RESULTS_A_STATEMENT = 64
+_RESULT = "INSERT OR REPLACE INTO results VALUES (?, ?, ?, ?, ?)"
+_RESULTS = _RESULT + ", (?, ?, ?, ?, ?)" * (RESULTS_A_STATEMENT - 1)
+
 
 class State:
     """The row that changes with every commit: the numbers that must never go back."""
@@ -110,13 +116,12 @@ class Writer:
                 "DELETE FROM results WHERE id = ?",
                 [(key,) for key, result in changes.results.items() if result is None],
             )
-            self._many(
-                "INSERT OR REPLACE INTO results VALUES (?, ?, ?, ?, ?)",
+            self._results(
                 [
                     (r.id, r.state, r.blob, r.expires_at, seal_of(r.id, r.state, r.blob, r.expires_at))
                     for r in changes.results.values()
                     if r is not None
-                ],
+                ]
             )
         if changes.sessions:
             self._many(
@@ -226,6 +231,15 @@ class Writer:
             new.append((base, packed, seal_of(base, packed)))
             known.add(base)
         self._many("INSERT OR REPLACE INTO gone VALUES (?, ?, ?)", new)
+
+    def _results(self, rows: Sequence[Sequence[Value]]) -> None:
+        """The only rows of which there is one a message: many a statement."""
+        start = 0
+        while len(rows) - start >= RESULTS_A_STATEMENT:
+            end = start + RESULTS_A_STATEMENT
+            self._connection.execute(_RESULTS, [value for row in rows[start:end] for value in row])
+            start = end
+        self._many(_RESULT, rows[start:])
 
     def _histories(self, changes: Changes) -> None:
         self._many(
