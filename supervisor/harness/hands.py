@@ -69,7 +69,7 @@ class WatchedLink:
         elif isinstance(verb, Return):
             self._trace.note(Kind.RETURN, lane, positions=list(verb.positions))
         elif isinstance(verb, Report):
-            self._trace.note(Kind.REPORT, lane, session=verb.session)
+            self._trace.note(Kind.REPORT, lane, session=verb.session, number=verb.number, node_lost=verb.node_lost)
 
 
 class SimLine(Line[WatchedLink]):

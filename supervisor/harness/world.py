@@ -19,7 +19,7 @@ from ...actors.app import App
 from ...transport.broker.settings import BrokerSettings
 from ...transport.peer.results import is_terminal
 from ...transport.sim.clock import BOOT_START
-from ...transport.sim.network import SimLink
+from ...transport.sim.network import SimLink, Way
 from ...transport.verbs import Known, Report
 from ..pool.limits import PoolLimits
 from .broker_process import COMMIT_TIME, BrokerProcess
@@ -96,6 +96,8 @@ class World:
         #: Nodes that there are, dead ones among them.
         self.nodes: list[NodeProcess] = []
         self.clients: list[SimClient] = []
+        #: The links that a process that is stopped had.
+        self._links_of_stopped: dict[Process, list[SimLink]] = {}
         self._start_broker()
         for _ in range(clients):
             self.add_client()
@@ -255,16 +257,22 @@ class World:
     def pause(self, process: Process) -> None:
         """SIGSTOP. Its heartbeats stop with it, and its links do not outlive that for long."""
         if process.alive and not process.paused:
-            for link in self.links_of(process):
-                self.clockwork.network.mute(link)
+            links = self._links_of_stopped[process] = self.links_of(process)
+            for link in links:
+                self.clockwork.network.mute(link, self._end_of(process))
             process.pause()
 
     def resume(self, process: Process) -> None:
         """SIGCONT, if it was stopped."""
         if process.paused:
-            for link in self.links_of(process):
-                self.clockwork.network.unmute(link)
+            # Its peers may have others by now: it does not know yet.
+            for link in self._links_of_stopped.pop(process):
+                self.clockwork.network.unmute(link, self._end_of(process))
             process.resume()
+
+    def _end_of(self, process: Process) -> Way:
+        """Which end of its links a process is: the one to which this way leads."""
+        return Way.TO_BROKER if process is self.broker else Way.TO_PEER
 
     def step_wall(self, microseconds: int) -> None:
         """Set everybody's wall clock ahead, or back by a negative number."""

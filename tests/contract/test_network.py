@@ -412,6 +412,10 @@ def test_an_end_that_is_stopped_is_given_up_after_six_seconds_and_goes_on_if_it_
         network.network.mute(peer)
     network.clock.advance(HEARTBEAT_TIMEOUT - 1)
     network.network.unmute(short)
+    network.until(lambda: network.closed() == [2])
+    assert not short.closed
+    assert not long.closed, "who is stopped hears nothing"
+    network.network.unmute(long)
     network.until(lambda: long.closed)
     assert not short.closed
 

@@ -55,7 +55,18 @@ def _nobody() -> None:
 class _Direction:
     """One way of a connection: what is underway, and what has arrived."""
 
-    __slots__ = ("arrived", "closed", "damage", "frozen", "last_arrival", "news", "stalled", "underway", "way")
+    __slots__ = (
+        "arrived",
+        "closed",
+        "damage",
+        "frozen",
+        "last_arrival",
+        "news",
+        "stalled",
+        "underway",
+        "waiting",
+        "way",
+    )
 
     def __init__(self, way: Way) -> None:
         self.way = way
@@ -68,6 +79,8 @@ class _Direction:
         self.frozen = 0
         #: The receiving end reads nothing, and its heartbeats go on.
         self.stalled = False
+        #: The receiving end is a process that is stopped, and this waits for it; None: it runs.
+        self.waiting: list[Callable[[], object]] | None = None
         #: What becomes of the next message.
         self.damage: Damage | None = None
         #: The receiving end knows that nothing more comes.
@@ -289,16 +302,27 @@ class SimNetwork:
         for host in list(self._parted):
             self.rejoin(host)
 
-    def mute(self, link: SimLink) -> None:
-        """An end is stopped: its heartbeats too, and after HEARTBEAT_TIMEOUT the other end gives the link up."""
+    def mute(self, link: SimLink, end: Way = Way.TO_PEER) -> None:
+        """The receiving end of this way is stopped: nothing gets into it, its heartbeats stop too, and after
+        HEARTBEAT_TIMEOUT the other end gives the link up."""
         wire = link.wire
+        for direction in wire.directions(end):
+            if direction.waiting is None:
+                direction.waiting = []
         if not wire.muted:
             since = wire.muted = self._clock().boot
             self._agenda.enter(since + HEARTBEAT_TIMEOUT, partial(self._give_up_muted, wire, since))
 
-    def unmute(self, link: SimLink) -> None:
-        """Whoever was stopped goes on."""
-        link.wire.muted = 0
+    def unmute(self, link: SimLink, end: Way = Way.TO_PEER) -> None:
+        """Whoever was stopped goes on. What happened meanwhile he hears of like anything else: a little later."""
+        wire = link.wire
+        for direction in wire.directions(end):
+            waiting = direction.waiting or []
+            direction.waiting = None
+            for happen in waiting:
+                self._agenda.enter(self._arrival(wire, direction), happen)
+        if all(direction.waiting is None for direction in wire.directions()):
+            wire.muted = 0
 
     def stall(self, link: SimLink, stalled: bool = True) -> None:
         """Let the peer read nothing, or read on; heartbeats, which libzmq answers, go on."""
@@ -389,6 +413,9 @@ class SimNetwork:
         return arrival
 
     def _arrive(self, wire: _Wire, direction: _Direction) -> None:
+        if direction.waiting is not None:
+            direction.waiting.append(partial(self._arrive, wire, direction))
+            return
         if direction.frozen or direction.closed or not direction.underway:
             return
         parts = direction.underway.popleft()
@@ -399,11 +426,17 @@ class SimNetwork:
             wire.broker.arrive(wire.number, parts)
 
     def _end(self, wire: _Wire, direction: _Direction) -> None:
+        if direction.waiting is not None:
+            direction.waiting.append(partial(self._end, wire, direction))
+            return
         if not direction.frozen and not direction.closed:
             self._close(wire, direction)
 
     def _give_up(self, wire: _Wire, direction: _Direction, since: int) -> None:
         """The end that hears nothing closes the link."""
+        if direction.waiting is not None:
+            direction.waiting.append(partial(self._give_up, wire, direction, since))
+            return
         if direction.frozen == since and not direction.closed:
             direction.underway.clear()
             self._close(wire, direction)

@@ -136,9 +136,12 @@ class Limit(Invariant):
         self._deaths = Counter[str]()
         self._joint: dict[str, bool] = {}
         self._holders: dict[str, str] = {}
+        #: What ran in a child that died, by its lane; and by node and number of report, whose death that tells.
+        self._unreported: dict[str, Sequence[str]] = {}
+        self._told: dict[str, list[tuple[int, str]]] = {}
 
     def on_event(self, event: Event) -> None:
-        """Count deaths of processes with each body running, and judge each start by them."""
+        """Count deaths of processes with each body running, as soon as the broker knows, and judge each start."""
         facts = event.facts
         match event.kind:
             case Kind.PUBLISH:
@@ -148,14 +151,25 @@ class Limit(Invariant):
                 self._holders[facts["id"]] = facts["to"]
             case Kind.DEATH if "by" not in facts:
                 running = facts.get("running", ())
-                for id in running:
-                    # Who was given to somebody else meanwhile is charged with the loss of this one, not with a death.
-                    if self._holders.get(id) == event.lane:
-                        self._deaths[id] += 1
-                        self._joint[id] = len(running) > 1
+                # Who was given to somebody else meanwhile is charged with the loss of this one, not with a death.
+                if any(self._holders.get(id) == event.lane for id in running):
+                    self._unreported[event.lane] = running
+            case Kind.REPORT if not facts.get("node_lost"):
+                child = f"{event.lane}/{facts['session'].rpartition('/')[2]}"
+                if "number" in facts:
+                    self._told.setdefault(event.lane, []).append((facts["number"], child))
+                else:
+                    self._count(child)
+            case Kind.APPLIED:
+                # Of a node that is gone before this, nobody knows how its children died.
+                for number, child in self._told.get(facts["to"], ()):
+                    if number <= facts["number"]:
+                        self._count(child)
             case Kind.DEAD:
-                # A redrive begins to count anew.
+                # A redrive begins to count anew. The death that made it one is answered after this.
                 self._deaths.pop(facts["id"], None)
+                for child, running in self._unreported.items():
+                    self._unreported[child] = [id for id in running if id != facts["id"]]
             case Kind.STARTED if self._deaths[facts["id"]] and facts["flags"] & Flag.ACKS_LATE:
                 self.premises += 1
                 id = facts["id"]
@@ -168,6 +182,13 @@ class Limit(Invariant):
                     )
             case _:
                 pass
+
+    def _count(self, child: str) -> None:
+        running = self._unreported.pop(child, ())
+        for id in running:
+            if self._holders.get(id) == child:
+                self._deaths[id] += 1
+                self._joint[id] = len(running) > 1
 
     def forget(self, id: str, positions: Sequence[int]) -> None:
         """As `Invariant.forget`."""

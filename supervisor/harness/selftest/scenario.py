@@ -19,8 +19,8 @@ from ....transport.verbs import ChildKind, Durability
 from ..broker_process import COMMIT_TIME
 from ..child_process import ChildProcess
 from ..client import SECOND
-from ..drawing import Plan, Schedule, faults_of, plans
-from ..faults import Fault, What, every
+from ..drawing import NTHS, Plan, Schedule, anchors_of, plans
+from ..faults import Anchor, Fault, What, every
 from ..injector import Injector
 from ..invariants import Violated, Watch
 from ..invariants.base import Invariant
@@ -28,7 +28,7 @@ from ..routed import RoutedClient
 from ..trace import Event, Kind
 from ..world import World
 from .shop import Shop
-from .themes import DEADLY, LONG, QUICK, SAFE, SLOW_COMMIT, THEMES, Theme
+from .themes import COUNTS, DEADLY, LONG, QUICK, SAFE, SLOW_COMMIT, THEMES, Theme
 
 OPERATIONS_MAX: Final = 6
 #: How long faults may go on, in simulated time.
@@ -81,11 +81,11 @@ class Work(msgspec.Struct, frozen=True):
         return len(plan.faults), sum(send.count for send in self.sends), len(plan.turns) + bool(plan.jitter)
 
 
-def _sends(tasks: Sequence[str]) -> st.SearchStrategy[Send]:
+def _sends(tasks: Sequence[str], counts: Sequence[int] = COUNTS) -> st.SearchStrategy[Send]:
     plain = st.builds(
         Send,
         task=st.sampled_from(tasks),
-        count=st.sampled_from((1, 2, 3, 6, 12)),
+        count=st.sampled_from(counts),
         client=st.integers(0, 1),
         after=st.sampled_from((0.0, 0.0, 0.02, 1.0, 6.0)),
     )
@@ -102,8 +102,8 @@ def _sends(tasks: Sequence[str]) -> st.SearchStrategy[Send]:
     return st.one_of(plain, plain, timed)
 
 
-def _workloads(tasks: Sequence[str]) -> st.SearchStrategy[tuple[Send, ...]]:
-    return st.lists(_sends(tasks), min_size=1, max_size=OPERATIONS_MAX).map(tuple)
+def _workloads(tasks: Sequence[str], counts: Sequence[int] = COUNTS) -> st.SearchStrategy[tuple[Send, ...]]:
+    return st.lists(_sends(tasks, counts), min_size=1, max_size=OPERATIONS_MAX).map(tuple)
 
 
 def _plans(kinds: Sequence[What]) -> st.SearchStrategy[Plan]:
@@ -111,14 +111,19 @@ def _plans(kinds: Sequence[What]) -> st.SearchStrategy[Plan]:
 
 
 def _calm_but_for_one(theme: Theme) -> st.SearchStrategy[Plan]:
-    """Draw plans in which one thing goes wrong, at any of its moments."""
-    return st.builds(
-        lambda plan, fault, seconds: msgspec.structs.replace(
-            plan, faults=(msgspec.structs.replace(fault, seconds=seconds),)
-        ),
-        plans(clients=2, workers=(1, 2), children=(1, 2)),
-        faults_of(theme.faults),
+    """Draw plans in which one thing goes wrong, at one of the theme's moments."""
+    pairs = [(what, kind) for what in theme.faults for kind in theme.moments or anchors_of(what)]
+    fault = st.builds(
+        lambda pair, nth, which, seconds: Fault(pair[0], Anchor(pair[1], nth), which, seconds),
+        st.sampled_from(pairs),
+        st.sampled_from(NTHS),
+        st.integers(0, 3),
         st.sampled_from(theme.seconds),
+    )
+    return st.builds(
+        lambda plan, fault: msgspec.structs.replace(plan, faults=(fault,)),
+        plans(clients=2, workers=(1, 2), children=(1, 2)),
+        fault,
     )
 
 
@@ -144,7 +149,7 @@ def of_theme(theme: Theme) -> st.SearchStrategy[Work]:
     """Draw what happens in a trial of this theme: half of them have one fault, and that at its moment."""
     several = _plans(theme.faults)
     plan = st.one_of(_calm_but_for_one(theme), several) if theme.faults else several
-    return _works(plan, _workloads(theme.tasks), theme.pools, theme.commit_times)
+    return _works(plan, _workloads(theme.tasks, theme.counts), theme.pools, theme.commit_times)
 
 
 def works() -> st.SearchStrategy[Work]:

@@ -12,12 +12,17 @@ from typing import Final, NamedTuple
 
 from ..broker_process import COMMIT_TIME
 from ..faults import What
+from ..trace import Kind
 
 #: What a commit takes on a slow disk: bodies that are shorter do not wait for it.
 SLOW_COMMIT: Final = 10_000
-_MOMENTS: Final = (2.0, 0.5, 8.0)
+_SHORT: Final = (2.0, 0.5, 8.0)
 #: Longer than anybody who is gone is waited for.
 _LONG: Final = (30.0, 16.0, 20.0, 8.0)
+#: How many calls are made at once.
+COUNTS: Final = (1, 2, 3, 6, 12)
+#: So many that some wait in a child while others run.
+_BURSTS: Final = (12, 6, 20)
 _POOLS: Final = ("prefork", "threads")
 _DISKS: Final = (COMMIT_TIME, SLOW_COMMIT)
 
@@ -29,11 +34,14 @@ LONG: Final = ("long late", "long early", "slow early", "slow late")
 
 
 class Theme(NamedTuple):
-    """What is drawn in one kind of trial. `seconds` is how long its faults last when there is one alone."""
+    """What is drawn in one kind of trial. `seconds` is how long its faults last when there is one alone, `moments` the
+    events at which that one happens; none: any at which faults of its kind do."""
 
     faults: tuple[What, ...]
     tasks: tuple[str, ...]
-    seconds: tuple[float, ...] = _MOMENTS
+    seconds: tuple[float, ...] = _SHORT
+    moments: tuple[Kind, ...] = ()
+    counts: tuple[int, ...] = COUNTS
     pools: tuple[str, ...] = _POOLS
     commit_times: tuple[int, ...] = _DISKS
 

@@ -254,6 +254,15 @@ def test_limit_catches_a_broker_that_never_gives_up(make_play: MakePlay, monkeyp
         play.watch.settle()
 
 
+def test_limit_does_not_count_a_death_of_which_nobody_could_tell_the_broker(make_play: MakePlay) -> None:
+    play = make_play("LIMIT")
+    play.at(Kind.DEATH, play.kill_node)
+    play.poison.delay(1)
+    play.watch.settle()
+    deaths = [event for event in play.world.trace.events if event.kind is Kind.DEATH and event.facts.get("running")]
+    assert len(deaths) == 3, "one that is the loss of a node, and the two that are its bound"
+
+
 def test_innocent_catches_a_broker_that_counts_twice(make_play: MakePlay, monkeypatch: pytest.MonkeyPatch) -> None:
     def judge_hard(ending: Ending, flags: int, past: Past, joint: bool, most: int) -> Verdict:
         past.solo += 1
