@@ -80,7 +80,7 @@ class _Direction:
         #: The receiving end reads nothing, and its heartbeats go on.
         self.stalled = False
         #: The receiving end is a process that is stopped, and this waits for it; None: it runs.
-        self.waiting: list[Callable[[], object]] | None = None
+        self.waiting: list[Callable[[], None]] | None = None
         #: What becomes of the next message.
         self.damage: Damage | None = None
         #: The receiving end knows that nothing more comes.
