@@ -161,7 +161,10 @@ def _array_length(frame: bytes) -> int:
 
 def _cut_deliver(verb: Deliver, parts: Parts) -> Deliver:
     """Move large bodies of a Deliver into `parts`; the verb itself is returned when there is none."""
-    if all(len(delivery.envelope.body) < PART_BYTES_MIN for delivery in verb.deliveries):
+    for delivery in verb.deliveries:
+        if len(delivery.envelope.body) >= PART_BYTES_MIN:
+            break
+    else:
         return verb
     deliveries: list[Delivery] = []
     for delivery in verb.deliveries:

@@ -11,7 +11,7 @@ When commits fail (a full disk), `failed` gives every uncommitted batch back, an
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -91,6 +91,13 @@ class Journal:
         """Add a record to this pass's commit, which then survives at least what `durability` says."""
         batch = self.open
         batch.records.append(record)
+        if durability >= Durability.DISK:
+            batch.synchronous = Synchronous.FULL
+
+    def write_all(self, records: Sequence[Record], durability: Durability) -> None:
+        """`write` for many, of which one at least must survive so much."""
+        batch = self.open
+        batch.records.extend(records)
         if durability >= Durability.DISK:
             batch.synchronous = Synchronous.FULL
 

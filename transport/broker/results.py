@@ -11,7 +11,7 @@ import msgspec
 
 from ..message import TERMINAL, Envelope, Failure, Flag, Outcome, Result, State
 from ..store.records import ResultRow
-from ..verbs import Known, Results
+from ..verbs import Durability, Known, Results
 from .desk import Desk
 from .events import ReadResults, ResultsRead
 from .held import Message
@@ -58,14 +58,21 @@ class Watching:
     def store_all(self, ended: list[tuple[Message, Outcome]]) -> None:
         """`store` for a batch of outcomes, with what their neighbours have in common looked up once."""
         desk = self._desk
-        expiry_of_result, write = desk.expiry_of_result, desk.journal.write
         watchers = self._watchers
         publisher: str | None = None
         news: list[Known] | None = None
+        #: What its task type does not say otherwise.
+        expires = desk.now.wall + desk.settings.result_ttl if desk.settings.result_ttl else 0
+        records: list[ResultRow] = []
+        durability = Durability.MEMORY
         for message, outcome in ended:
             envelope, row = message.envelope, message.row
             id, state, blob = envelope.id, outcome.state, outcome.result
-            write(ResultRow(id, state, blob, expiry_of_result(envelope, state)), row.durability)
+            if desk.lifetimes:
+                expires = desk.expiry_of_result(envelope, state)
+            records.append(ResultRow(id, state, blob, expires))
+            if row.durability > durability:
+                durability = row.durability
             if envelope.flags & WATCHED:
                 if row.publisher != publisher:
                     publisher = row.publisher
@@ -76,6 +83,7 @@ class Watching:
                     news.append(Known(id, state, blob))
             if watchers:
                 self._tell_watchers(id, state, blob)
+        desk.journal.write_all(records, durability)
 
     def _tell_watchers(self, id: str, state: int, blob: bytes) -> None:
         watchers = self._watchers.get(id)
