@@ -23,7 +23,6 @@ _CAUSES: Final[dict[Kind, Fault]] = {
     **dict.fromkeys((Kind.REPORT, Kind.FORK, Kind.READY), Fault(What.KILL_CHILD, Anchor(Kind.STARTED))),
     Kind.DETACHED: Fault(What.DROP, Anchor(Kind.DELIVER)),
     **dict.fromkeys((Kind.BROKER_UP, Kind.ATTACHED), Fault(What.KILL_BROKER, Anchor(Kind.SETTLE), seconds=0.5)),
-    Kind.RETURN: Fault(What.DRAIN_NODE, Anchor(Kind.STARTED)),
 }
 
 

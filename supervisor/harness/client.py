@@ -172,6 +172,14 @@ class SimClient:
             self._fiber.wake()
         return promises
 
+    def forget(self, id: str) -> None:
+        """Nobody waits for this result here any more: its promise is broken, if there was one."""
+        promise = self._results.pop(id, None)
+        if promise is not None:
+            promise.break_(UnknownOutcome(f"nobody waits for the result of {id} any more"))
+            self._machine.forget([id])
+            self._fiber.wake()
+
     def known(self, ids: Sequence[str]) -> list[Known]:
         """Return what is kept of these ids now."""
         found: list[Known] = []

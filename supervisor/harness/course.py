@@ -39,9 +39,11 @@ class Size(msgspec.Struct, frozen=True):
 class Course:
     """One test, from its first example to its last."""
 
-    def __init__(self, covers: Sequence[str] = ()) -> None:
-        """`covers`: the invariants that must have had occasion to be broken in the end."""
+    def __init__(self, covers: Sequence[str] = (), shares: int = 1) -> None:
+        """`covers`: the invariants that must have had occasion to be broken in the end. `shares`: how many of the time
+        it has, where there is a time (the test says it to pytest as well, as its attribute)."""
         self._covers = covers
+        self._shares = shares
         self.begin()
 
     def begin(self) -> None:
@@ -52,7 +54,7 @@ class Course:
         self.premises = Counter[str]()
         self._first: Size | None = None
         self._last: Size | None = None
-        self._until = time.monotonic() + asked.seconds
+        self._until = time.monotonic() + asked.seconds * self._shares
         self._seed: int | None = asked.seed
 
     @property

@@ -7,6 +7,7 @@ made for the last run of a failure only, the one that is shown.
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from importlib.metadata import version
@@ -29,15 +30,16 @@ class NotDeterministic(AssertionError):
     """Raised when an example goes another way at its second time."""
 
 
-def run_example(make: Make, test: Callable[[Sim], object], course: Course) -> None:
-    """Run a test on a cluster; with `--gr-check-determinism` on two that must go alike.
+def run_example(make: Make, test: Callable[[Sim], object], course: Course, name: str = "") -> None:
+    """Run a test on a cluster; with `--gr-check-determinism` on two that must go alike. `name`: what its test calls
+    this example, and knows it by (`--gr-replay`), where it is not Hypothesis's.
 
     Raises what the test raises, or the promise of the cluster that was broken under it; with a report as its note. And
     NotDeterministic.
     """
-    before = _run(make, test, course)
+    before = _run(make, test, course, name)
     if options().check_determinism:
-        again = _run(make, test, course)
+        again = _run(make, test, course, name)
         parted = first_divergence(before, again)
         if parted is not None:
             place, one, other = parted
@@ -46,7 +48,7 @@ def run_example(make: Make, test: Callable[[Sim], object], course: Course) -> No
             )
 
 
-def _run(make: Make, test: Callable[[Sim], object], course: Course) -> list[Event]:
+def _run(make: Make, test: Callable[[Sim], object], course: Course, name: str) -> list[Event]:
     with make() as sim:
         try:
             test(sim)
@@ -55,7 +57,7 @@ def _run(make: Make, test: Callable[[Sim], object], course: Course) -> list[Even
             raise  # the engine's own: an example that is not one
         except Exception as error:
             telling = sim.most_telling(error)
-            tell(sim, telling, course)
+            tell(sim, telling, course, name)
             if telling is error:
                 raise
             raise telling from error
@@ -63,11 +65,11 @@ def _run(make: Make, test: Callable[[Sim], object], course: Course) -> list[Even
         return sim.trace.events
 
 
-def tell(sim: Sim, error: Exception, course: Course) -> None:
+def tell(sim: Sim, error: Exception, course: Course, name: str = "") -> None:
     """An example has failed with this: note the report on it, if this is the run that is shown."""
     course.failed(sim)
     if is_last():
-        told = report_of(sim, error, replay_of(), course.words())
+        told = report_of(sim, error, replay_of(name), course.words())
         error.add_note(told.text())
         folder = options().timeline
         if folder is not None:
@@ -100,13 +102,12 @@ def is_last() -> bool:
     return not currently_in_test_context() or current_build_context().is_final
 
 
-def replay_of() -> str:
-    """Return the command that runs this example again; empty outside of Hypothesis."""
-    if not currently_in_test_context():
-        return ""
-    blob = encode_failure(current_build_context().data.choices)
+def replay_of(name: str = "") -> str:
+    """Return the command that runs this example again; empty outside of Hypothesis, unless it has a name."""
+    if currently_in_test_context():
+        name = encode_failure(current_build_context().data.choices).decode()
     test = os.environ.get("PYTEST_CURRENT_TEST", "").rpartition(" ")[0]
-    return f"pytest '{test}' --gr-replay={blob.decode()}"
+    return f"pytest '{test}' --gr-replay={shlex.quote(name)}" if name else ""
 
 
 def _words(event: Event | None) -> str:

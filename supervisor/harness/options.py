@@ -29,7 +29,8 @@ class Options(msgspec.Struct, frozen=True):
     timeline: Path | None = None
     #: "pr" or "nightly"; empty: neither.
     profile: str = ""
-    #: How long each test tries examples, in seconds of real time; 0: until it has tried all that it asks for.
+    #: How long a test tries examples for each of its shares, in seconds of real time; 0: until it has tried all that it
+    #: asks for.
     seconds: float = 0.0
     #: Count what the examples cover.
     coverage: bool = False

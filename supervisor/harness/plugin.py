@@ -74,19 +74,20 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Called by pytest when it knows which tests it will run: each simulated one gets an equal share of the time."""
+    """Called by pytest when it knows which tests it will run: each simulated one gets its shares of the time."""
     minutes: Any = session.config.getoption("--gr-minutes")
-    tests = sum(_is_simulated(item) for item in session.items)
-    if minutes and tests:
-        # Each worker of pytest-xdist knows all tests, and runs its part of them.
+    shares = [_shares(item) for item in session.items]
+    if minutes and any(shares):
+        # Each worker of pytest-xdist knows all tests, and runs its part of them; no test is in two of these.
         workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
-        seconds = 60 * minutes * min(1.0, workers / tests)
+        seconds = 60 * minutes * min(1 / max(shares), workers / sum(shares))
         use_options(msgspec.structs.replace(options(), seconds=seconds))
 
 
-def _is_simulated(item: pytest.Item) -> bool:
+def _shares(item: pytest.Item) -> int:
+    """Return how many shares of the time a test gets: 1, unless it says otherwise; 0 if it simulates nothing."""
     places = getattr(item, "obj", None), getattr(item, "cls", None)
-    return any(getattr(place, "is_simulated", False) for place in places)
+    return next((getattr(place, "shares", 1) for place in places if getattr(place, "is_simulated", False)), 0)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

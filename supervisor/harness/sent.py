@@ -49,9 +49,16 @@ class Sent(Counted, Generic[R_co]):
         """What the task returned, or the exception that it raised; None until then."""
         return self._meta().value
 
-    def get(self, timeout: float | None = None) -> Any:
-        """Let the world go on until there is a result; return it, or raise what the task raised."""
-        return self.result_of.get(timeout)
+    def get(self, timeout: float | None = None, *, propagate: bool = True) -> Any:
+        """Let the world go on until there is a result; return it, or raise what the task raised (`propagate` off:
+        return that as well). After `timeout` simulated seconds raise TimeoutError; then nobody waits any more."""
+        try:
+            return self.result_of.get(timeout, propagate)
+        except TimeoutError:
+            # A call that was refused has no result, ever, and a world that waits for one is never at rest.
+            for client in self._world.clients:
+                client.forget(self.id)
+            raise
 
     @property
     def accepted(self) -> bool:

@@ -132,6 +132,11 @@ class ClientOf:
         with self._sim.routed.speaking_as(self._number):
             return Sent(self._sim.world, task.apply_async(args, kwargs, **options))
 
+    def get(self, sent: Sent[R], timeout: float | None = None, *, propagate: bool = True) -> Any:
+        """Wait as this client for the result of a call that any client has sent, as `Sent.get` does."""
+        with self._sim.routed.speaking_as(self._number):
+            return sent.get(timeout, propagate=propagate)
+
     def kill(self) -> None:
         """SIGKILL; the next call is made by its next life."""
         process = self._sim.world.clients[self._number].process
