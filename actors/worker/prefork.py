@@ -22,6 +22,7 @@ from .control import LimitsChanged
 from .events import Held, Interrupt
 from .execute import Executor
 from .limits import Deadlines, error_of
+from .processor import waiting_of_this_thread
 from .station import Station
 from .watcher import Watcher
 
@@ -37,7 +38,7 @@ class Prefork:
         self._station = station
         self._executor = executor
         self._boot = boot
-        self._watcher = Watcher(station, boot, deadlines, self._soft_limit)
+        self._watcher = Watcher(station, boot, deadlines, self._soft_limit, waiting_of_this_thread())
         self._armed = False
         self._error: SoftTimeLimitExceeded | Terminated | None = None
         station.interrupt = self._interrupt

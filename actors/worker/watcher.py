@@ -27,17 +27,51 @@ LONG_TICK_SECONDS: Final = 0.02
 PARK_AFTER: Final = 20
 
 
+class BodyAge:
+    """How long the present body has run, without the time for which it had no processor.
+
+    On a busy machine a body of microseconds may take as long as a long one; what waits behind it does not wait for the
+    body. A machine without I/O: it is looked at with each tick, and what was before the first look is only known where
+    it was short.
+    """
+
+    __slots__ = ("_began", "_ran", "_seen_at", "_waited")
+
+    def __init__(self) -> None:
+        self._began = 0
+        self._seen_at = 0
+        self._ran = 0
+        self._waited = 0
+
+    def is_long(self, began: int, boot: int, waited: int) -> bool:
+        """Tell whether the body that began at `began` has run for LONG_BODY. Times are microseconds."""
+        if began != self._began:
+            age = boot - began
+            self._began, self._seen_at, self._waited = began, boot, waited
+            self._ran = age if age < LONG_BODY else 0
+        return self._ran + (boot - self._seen_at) - (waited - self._waited) >= LONG_BODY
+
+
 class Watcher:
     """Looks after the station while a body runs long."""
 
     def __init__(
-        self, station: Station, boot: Callable[[], int], deadlines: Deadlines, soft_limit: Callable[[int], None]
+        self,
+        station: Station,
+        boot: Callable[[], int],
+        deadlines: Deadlines,
+        soft_limit: Callable[[int], None],
+        waited: Callable[[], int],
     ) -> None:
-        """`soft_limit` is called with a position whose soft limit is over, under the station's lock."""
+        """`soft_limit` is called with a position whose soft limit is over, under the station's lock. `waited` tells
+        for how many microseconds the runner has waited for a processor so far.
+        """
         self._station = station
         self._boot = boot
         self._deadlines = deadlines
         self._soft_limit = soft_limit
+        self._waited = waited
+        self._age = BodyAge()
         self._woken = threading.Event()
         #: Boot time at which the present body began; 0: none runs. Written by the runner alone.
         self.began = 0
@@ -69,7 +103,7 @@ class Watcher:
                 self._park()
                 idle = 0
                 continue
-            is_long = began != 0 and self._boot() - began >= LONG_BODY
+            is_long = began != 0 and self._age.is_long(began, self._boot(), self._waited())
             if is_long:
                 self._look_after(began, tell=began != told)
                 told = began
