@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ..app import App
 
 _decoder: Final = msgspec.msgpack.Decoder(Result)
-_loads: Final = payload_msgpack.loads
+_loads: Final = payload_msgpack.loads_quickly
 _TERMINAL: Final = frozenset(int(state) for state in TERMINAL)
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 

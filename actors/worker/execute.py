@@ -50,7 +50,7 @@ _DEDUPLICATE: Final = int(Flag.DEDUPLICATE)
 _TRACK_STARTED: Final = int(Flag.TRACK_STARTED)
 _Signal: Final = signals.Signal
 _AROUND_BODIES: Final = (signals.task_received, signals.task_prerun, signals.task_success, signals.task_postrun)
-_loads: Final[Callable[[bytes], Any]] = payload_msgpack.loads
+_loads: Final[Callable[[bytes], Any]] = payload_msgpack.loads_quickly
 
 
 class Limits(Protocol):

@@ -24,7 +24,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from greenroom.transport import payload_types
+from greenroom.transport import payload_msgpack, payload_types
 from greenroom.transport.errors import DecodeError, EncodeError
 from greenroom.transport.payload import Body, decode, encode, register_type
 
@@ -446,3 +446,39 @@ class Offering:
 @pytest.mark.parametrize("serializer", ["msgpack", "json"])
 def test_an_object_may_offer_its_own_plain_form(serializer: str) -> None:
     assert decode(encode([Offering()], serializer)) == [{"a": 1}]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        None,
+        7,
+        -(1 << 63),
+        (1 << 64) - 1,
+        1 << 70,
+        1.5,
+        "text",
+        "half \ud800 a pair",
+        b"bytes",
+        [[1, "a", {"k": [None, True]}], {"x": 1.5}],
+        (1, 2),
+        {"when": datetime(2026, 1, 2, tzinfo=UTC), "set": {1, 2}, "exact": Decimal("1.10")},
+        [[]],
+    ],
+    ids=repr,
+)
+def test_what_is_written_is_read_alike_in_both_ways(value: object) -> None:
+    body = payload_msgpack.dumps(value)
+    assert payload_msgpack.loads_quickly(body) == payload_msgpack.loads(body) == value
+
+
+@pytest.mark.parametrize("body", [b"", b"\xc1", b"\x92\x01", b"\x01\x02", b"\xa1\xff", b"\xd4\x01\x09\x01"])
+def test_what_is_no_body_is_refused_in_both_ways(body: bytes) -> None:
+    refusals: list[str] = []
+    for load in (payload_msgpack.loads, payload_msgpack.loads_quickly):
+        try:
+            load(body)
+        except Exception as error:
+            refusals.append(repr(error))
+    assert len(refusals) == 2
+    assert refusals[0] == refusals[1]
