@@ -340,7 +340,7 @@ class Child:
 
 @pytest.mark.parametrize(
     ("flags", "python", "c"),
-    [(int(Flag.ACKS_LATE | Flag.IGNORE_RESULT), 14.5, 13.5), (int(Flag.ACKS_LATE), 17.5, 16.5)],
+    [(int(Flag.ACKS_LATE | Flag.IGNORE_RESULT), 14.5, 14.5), (int(Flag.ACKS_LATE), 17.5, 17.5)],
     ids=["ignored", "stored"],
 )
 def test_a_body_takes_few_calls_through_a_child(flags: int, python: float, c: float) -> None:
@@ -404,8 +404,8 @@ def test_a_call_among_many_and_its_result_take_few_calls() -> None:
         within(calls.c / PUBLISH, 9.0, "functions of C a call")
         with Calls("transport/", "actors/") as calls:
             assert [result.get(timeout=1) for result in results] == [7] * PUBLISH
-        within(calls.python / PUBLISH, 21.9, "functions a result that is there")
-        within(calls.c / PUBLISH, 8.0, "functions of C a result that is there")
+        within(calls.python / PUBLISH, 20.5, "functions a result that is there")
+        within(calls.c / PUBLISH, 6.6, "functions of C a result that is there")
 
 
 def test_a_result_is_learned_by_few_calls() -> None:

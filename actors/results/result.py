@@ -232,16 +232,13 @@ class AsyncResult(ResultBase, Generic[R_co]):
             self._raise_parents_failure()
         meta = self._known_end()
         if meta is None:
-            self.confirmed  # noqa: B018 - raises what the call was refused with
-            left = None if deadline is None else max(0.0, deadline - time.monotonic())
-            known = wait(
-                self.app.client.result_future(self.id),
-                left,
-                what=self,
-                interval=interval,
-                on_interval=on_interval,
-            )
-            meta = self._learn(known)
+            if self._sent is not None:
+                self._sent.result(0)  # raises what the call was refused with
+            promise = self.app.client.result_future(self.id)
+            if not promise.done():
+                left = None if deadline is None else max(0.0, deadline - time.monotonic())
+                wait(promise, left, what=self, interval=interval, on_interval=on_interval)
+            meta = self._learn(promise.result(0))
             if on_message is not None:
                 on_message({"task_id": self.id, "status": meta.state, "result": meta.value})
         return self._take(meta, propagate=propagate, callback=callback)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, wait
 from pathlib import Path
 from queue import SimpleQueue
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import msgspec
 import pytest
@@ -343,7 +343,7 @@ def test_the_same_future_serves_everybody_who_asks_and_no_one_cancels_it_for_the
             await asyncio.wait_for(asyncio.wrap_future(future), 0.05)
 
     future = client.result_future("s-0")
-    asyncio.run(give_up(client.result_future("s-0")))
+    asyncio.run(give_up(cast("Future[Known]", client.result_future("s-0"))))
     assert client.result_future("s-0") is future
     with PuppetWorker(broker.address, ["m"]):
         client.publish("m", envelopes("s", 1)).result(5)
