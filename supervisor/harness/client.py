@@ -6,6 +6,7 @@ itself, lets the world go on meanwhile.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar, cast
 
@@ -54,7 +55,8 @@ class SimPromise(Generic[T]):
     def result(self, timeout: float | None = None) -> T:
         """Wait and return it, or raise why it will never be there; TimeoutError after `timeout` seconds."""
         clockwork = self._process.clockwork
-        limit = FOREVER if timeout is None else round(timeout * SECOND)
+        # Rounded up: who asks again for what is left of his time would ask for nothing, for ever.
+        limit = FOREVER if timeout is None else math.ceil(timeout * SECOND)
         if not clockwork.wait(self.done, limit, self._enter):
             raise TimeoutError(f"nothing came within {timeout} simulated seconds")
         if self._error is not None:

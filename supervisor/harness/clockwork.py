@@ -263,17 +263,18 @@ class Clockwork:
     def wait(self, until: Callable[[], bool], limit: int, waiter: Callable[[Fiber], object]) -> bool:
         """Wait where one stands: a fiber sleeps, after `waiter` has taken it down to be woken; the test runs the world.
 
-        Returns whether it came to that within `limit` microseconds.
+        Returns whether it came to that within `limit` microseconds, as the fiber's host counts them.
         """
         fiber = self._current
         if fiber is None:
             return self.run(until, limit)
-        end = self.clock().boot + limit
+        process = fiber.process
+        end = process.now.boot + limit
         while not until():
-            if self.clock().boot >= end:
+            if process.now.boot >= end:
                 return False
             waiter(fiber)
-            fiber.sleep(fiber.process.clock.shown(end))
+            fiber.sleep(end)
         return True
 
     def bury(self, fibers: list[Fiber]) -> None:

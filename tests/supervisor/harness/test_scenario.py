@@ -9,10 +9,11 @@ import pytest
 from greenroom.actors.app import App
 from greenroom.actors.errors import TimeoutError as ResultTimeout
 from greenroom.supervisor.harness.client import SimClient
-from greenroom.supervisor.harness.faults import What
+from greenroom.supervisor.harness.faults import Anchor, Fault, What
 from greenroom.supervisor.harness.invariants import Violated
 from greenroom.supervisor.harness.scenario import scenario
 from greenroom.supervisor.harness.sim import Sim
+from greenroom.supervisor.harness.trace import Kind
 from greenroom.transport.errors import UnknownOutcome
 
 pytest_plugins = ["pytester"]
@@ -128,6 +129,22 @@ def test_who_waits_for_a_confirm_with_which_its_client_is_killed_learns_that_nob
         charge.delay(1)
     sim.settle()
     assert charged == [1]
+
+
+@app.task(name="ask in vain", acks_late=True)
+def ask_in_vain() -> None:
+    app.send_task("charge", (1,), queue="served by nobody").get(timeout=30, disable_sync_subtasks=False)
+
+
+@scenario(app)
+def test_a_body_that_waits_for_so_long_waits_by_the_clock_of_its_host_however_that_drifts(sim: Sim) -> None:
+    sent = sim.send(ask_in_vain)
+    for which in (0, 1):
+        sim.injector.arm(Fault(What.CLOCK_DRIFTS, Anchor(Kind.STARTED, task=sent.id), which, 60.0))
+    sim.run_for(60)
+    assert sent.state == "FAILURE"
+    sim.world.operator.purge("served by nobody")
+    sim.settle()
 
 
 @scenario(app)
