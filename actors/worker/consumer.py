@@ -275,11 +275,12 @@ class Consumer:
         elif isinstance(event, MemoryMeasured):
             if 0 < self.settings.max_memory_kib <= event.kib:
                 self._begin_stop(Stop("max memory"))
-        elif isinstance(event, Stop):
+        else:
             self._begin_stop(event)
         if self._stuck and self._ready and self.stopping is None:
-            # It was on its way when the bodies became long.
-            effects.append(GiveBack(self._take_all_ready(), self._credit))
+            # It was on its way when the bodies became long, or one of them has lost its lease and counts no more.
+            self.window.told = 0
+            effects.append(GiveBack(self._take_all_ready(), 0))
         if self._trust.take_wish() and self._linked:
             self._linked = self._attached = False
             effects.append(Reattach("this child or its node was out of touch with the broker"))

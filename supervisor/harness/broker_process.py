@@ -242,9 +242,11 @@ class BrokerProcess(Process):
         return Frame(link, verbs, message[1:], sum(map(len, message)))
 
     def _is_allowed(self, link: int, frame: Frame) -> bool:
-        """Whether it is a frame, and begins with what its sender may say."""
+        """Whether it is a frame, and begins with what its sender may say, if it says anything."""
         verbs = frame.verbs
-        return not isinstance(verbs, BadFrame) and isinstance(verbs[0], self._allowed.get(link, ()))
+        return not isinstance(verbs, BadFrame) and all(
+            isinstance(verb, self._allowed.get(link, ())) for verb in verbs[:1]
+        )
 
     def _broke(self, link: int) -> None:
         session = self._sessions.pop(link, "")

@@ -6,6 +6,7 @@ seen so far is kept here, since its shrinking is cut off when its time is over.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import time
 from typing import Final
@@ -25,7 +26,10 @@ SECONDS: Final = 60.0
 SHRINK_SECONDS: Final = 10.0
 #: How long one looks for false alarms.
 BENIGN_SECONDS: Final = 10.0
-_EXAMPLES: Final = 1_000_000
+#: Examples of one round. Beyond its first ten Hypothesis makes most examples of parts of those that it had, which finds
+#: bugs in values; here it tries the same world again and again.
+_ROUND: Final = 10
+_SEEDS_APART: Final = 1_000_003
 
 
 class Catch(msgspec.Struct):
@@ -99,22 +103,21 @@ def hunt(
             catch.smallest = work
         raise _Alarm
 
-    tried = hypothesis.seed(seed)(
-        settings(
-            max_examples=_EXAMPLES,
-            deadline=None,
-            database=None,
-            phases=[Phase.generate, Phase.shrink],
-            report_multiple_bugs=False,
-            print_blob=False,
-            suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_base_example],
-        )(given(works())(trial))
-    )
+    tried = settings(
+        max_examples=_ROUND,
+        deadline=None,
+        database=None,
+        phases=[Phase.generate, Phase.shrink],
+        report_multiple_bugs=False,
+        print_blob=False,
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_base_example],
+    )(given(works())(trial))
     disabled = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
         with switch.on():
-            tried()
+            for round in itertools.count():
+                hypothesis.seed(seed + round * _SEEDS_APART)(tried)()
     except (_Over, _Alarm, Flaky):
         pass
     finally:

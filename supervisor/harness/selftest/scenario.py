@@ -28,7 +28,7 @@ from ..routed import RoutedClient
 from ..trace import Event, Kind
 from ..world import World
 from .shop import Shop
-from .themes import COUNTS, DEADLY, LONG, QUICK, SAFE, SLOW_COMMIT, THEMES, Theme
+from .themes import COUNTS, DEADLY, DURABILITIES, LONG, QUICK, SAFE, SLOW_COMMIT, THEMES, Theme
 
 OPERATIONS_MAX: Final = 6
 #: How long faults may go on, in simulated time.
@@ -112,19 +112,17 @@ def _plans(kinds: Sequence[What]) -> st.SearchStrategy[Plan]:
 
 def _calm_but_for_one(theme: Theme) -> st.SearchStrategy[Plan]:
     """Draw plans in which one thing goes wrong, at one of the theme's moments."""
-    pairs = [(what, kind) for what in theme.faults for kind in theme.moments or anchors_of(what)]
-    fault = st.builds(
-        lambda pair, nth, which, seconds: Fault(pair[0], Anchor(pair[1], nth), which, seconds),
-        st.sampled_from(pairs),
-        st.sampled_from(NTHS),
-        st.integers(0, 3),
-        st.sampled_from(theme.seconds),
-    )
-    return st.builds(
-        lambda plan, fault: msgspec.structs.replace(plan, faults=(fault,)),
-        plans(clients=2, workers=(1, 2), children=(1, 2)),
-        fault,
-    )
+    pairs = st.sampled_from([(what, kind) for what in theme.faults for kind in theme.moments or anchors_of(what)])
+    forces = st.tuples(st.sampled_from(NTHS), st.integers(0, 3), st.sampled_from(theme.seconds))
+    sizes = plans(clients=2, workers=theme.workers, children=(1, 2))
+
+    @st.composite
+    def plan(draw: st.DrawFn) -> Plan:
+        what, kind = draw(pairs)
+        nth, which, seconds = draw(forces)
+        return msgspec.structs.replace(draw(sizes), faults=(Fault(what, Anchor(kind, nth), which, seconds),))
+
+    return plan()
 
 
 def _works(
@@ -132,6 +130,7 @@ def _works(
     sends: st.SearchStrategy[tuple[Send, ...]],
     pools: Sequence[str],
     commit_times: Sequence[int],
+    durabilities: Sequence[Durability] = DURABILITIES,
 ) -> st.SearchStrategy[Work]:
     return st.builds(
         Work,
@@ -139,7 +138,7 @@ def _works(
         sends=sends,
         pool=st.sampled_from(pools),
         small=st.sampled_from((False, False, False, True)),
-        durability=st.sampled_from((Durability.DISK, Durability.DISK, Durability.PROCESS)),
+        durability=st.sampled_from(durabilities),
         commit_time=st.sampled_from(commit_times),
         letters=st.sampled_from(("", "", "redrive", "purge")),
     )
@@ -149,7 +148,7 @@ def of_theme(theme: Theme) -> st.SearchStrategy[Work]:
     """Draw what happens in a trial of this theme: half of them have one fault, and that at its moment."""
     several = _plans(theme.faults)
     plan = st.one_of(_calm_but_for_one(theme), several) if theme.faults else several
-    return _works(plan, _workloads(theme.tasks, theme.counts), theme.pools, theme.commit_times)
+    return _works(plan, _workloads(theme.tasks, theme.counts), theme.pools, theme.commit_times, theme.durabilities)
 
 
 def works() -> st.SearchStrategy[Work]:

@@ -136,7 +136,7 @@ def _result_dropped(original: Any) -> Any:
 def _remembered(original: Any) -> Any:
     def settle(self: Any, session: Any, verb: Any) -> None:
         # What was handed out under each position: production forgets it when it is settled.
-        out = vars(self).setdefault("out", {})
+        out: dict[int, Any] = vars(self).setdefault("out", {})
         for outcome in verb.outcomes:
             message = session.held.get(outcome.position)
             if message is not None:
@@ -149,7 +149,8 @@ def _remembered(original: Any) -> Any:
 def _late_word_counts(original: Any) -> Any:
     def late(self: Any, outcome: Any) -> None:
         original(self, outcome)
-        message = vars(self).get("out", {}).get(outcome.position)
+        out: dict[int, Any] = vars(self).get("out", {})
+        message: Any = out.get(outcome.position)
         if message is not None and outcome.state in TERMINAL and outcome.result:
             self._watching.store(message, outcome.state, outcome.result)
 

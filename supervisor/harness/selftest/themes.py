@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
+from ....transport.verbs import Durability
 from ..broker_process import COMMIT_TIME
 from ..faults import What
 from ..trace import Kind
@@ -23,6 +24,7 @@ _LONG: Final = (30.0, 16.0, 20.0, 8.0)
 COUNTS: Final = (1, 2, 3, 6, 12)
 #: So many that some wait in a child while others run.
 _BURSTS: Final = (12, 6, 20)
+DURABILITIES: Final = (Durability.DISK, Durability.DISK, Durability.PROCESS)
 _POOLS: Final = ("prefork", "threads")
 _DISKS: Final = (COMMIT_TIME, SLOW_COMMIT)
 
@@ -43,7 +45,9 @@ class Theme(NamedTuple):
     moments: tuple[Kind, ...] = ()
     counts: tuple[int, ...] = COUNTS
     pools: tuple[str, ...] = _POOLS
+    workers: tuple[int, int] = (1, 2)
     commit_times: tuple[int, ...] = _DISKS
+    durabilities: tuple[Durability, ...] = DURABILITIES
 
 
 THEMES: Final = (
@@ -57,18 +61,44 @@ THEMES: Final = (
     Theme((What.KILL_BROKER, What.POWER_LOSS, What.KILL_CHILD), ("poison", "slow poison", "hang", "slow late")),
     # The broker is restarted while others talk to it.
     Theme((What.KILL_BROKER, What.POWER_LOSS, What.SYNC_FAILS), ("early", "late", "quick early", "retry")),
+    # What was not to survive it is lost with the power, and others come where it was.
+    Theme(
+        (What.POWER_LOSS,),
+        ("early", "late", "quick late"),
+        (0.5, 2.0),
+        moments=(Kind.DELIVER, Kind.STARTED, Kind.SETTLE, Kind.CONFIRM),
+        durabilities=(Durability.PROCESS,),
+    ),
     # The disk has no room, or no time.
     Theme((What.DISK_FULL, What.SLOW_SYNC), ("early", "late", "retry", "quick late")),
     # Hosts are cut off for longer than they are waited for, and their bodies go on.
     Theme((What.PARTITION, What.PAUSE_HOST, What.UNHEARD_HOST), LONG, _LONG),
     # What is said on the way back arrives, what is said on the way there does not.
     Theme((What.UNHEARD_HOST, What.DEAF_HOST, What.PARTIAL_PARTITION), QUICK, _LONG, commit_times=(SLOW_COMMIT,)),
+    # The same while words wait for their answers, and for so long that there is a new link in the old session.
+    Theme(
+        (What.UNHEARD_HOST,),
+        ("quick early",),
+        (8.0, 10.0),
+        moments=(Kind.SETTLE, Kind.RAN),
+        counts=_BURSTS,
+        commit_times=(SLOW_COMMIT,),
+    ),
     # Who stood still does not know that he has lost what he has.
-    Theme((What.PAUSE_CHILD, What.PAUSE_HOST, What.PAUSE_NODE), QUICK, _LONG),
+    Theme(
+        (What.PAUSE_CHILD, What.PAUSE_HOST, What.PAUSE_NODE),
+        ("quick late", "quick early"),
+        _LONG,
+        moments=(Kind.STARTED, Kind.RAN, Kind.SETTLE),
+        counts=_BURSTS,
+        workers=(2, 2),
+    ),
     # Links break and are made anew.
     Theme((What.DROP, What.CUT, What.FREEZE, What.STALE_LINK, What.HOLD_UP), (*SAFE, "quick early")),
     # Frames that are none, and words of strangers.
     Theme((What.CORRUPT_BYTE, What.TRUNCATED_FRAME, What.STRANGER, What.OTHER_VERSION), ("early", "late", "slow late")),
+    # The same from one who sends.
+    Theme((What.CORRUPT_BYTE, What.TRUNCATED_FRAME), SAFE, moments=(Kind.PUBLISH, Kind.CONFIRM)),
     # Somebody looks after the cluster while it works.
     Theme(
         (What.REVOKE, What.PURGE, What.REDRIVE, What.PURGE_DEAD, What.DRAIN_NODE),

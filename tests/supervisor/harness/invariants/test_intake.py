@@ -87,6 +87,10 @@ def test_d29_is_silent_about_a_broker_that_stops_and_catches_one_that_goes_on() 
         go_on()
 
 
+def says_nothing(*_: object) -> None:
+    """What a broker does that takes no notice."""
+
+
 def test_d29_catches_a_broker_that_confirms_again_what_it_had_committed_before_a_read_failed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -94,7 +98,9 @@ def test_d29_catches_a_broker_that_confirms_again_what_it_had_committed_before_a
         with simulated(app) as sim:
             # The confirm is lost; soon after, with nothing to commit, the sweep of each second cannot read.
             sim.run_for(0.95)
-            sim.at("COMMIT").do(lambda: sim.world.clockwork.network.cut(sim.world.clients[0].link))
+            link = sim.world.clients[0].link
+            assert link is not None
+            sim.at("COMMIT").do(lambda: sim.world.clockwork.network.cut(link))
             sent = sim.send(wait)
             sim.run_for(0.03)
             sim.world.disk.fail_read()
@@ -105,7 +111,7 @@ def test_d29_catches_a_broker_that_confirms_again_what_it_had_committed_before_a
             return next(event.at for event in sim.trace.events if event.kind is Kind.DEATH) / 1e6
 
     assert confirm_again() == 1.0
-    monkeypatch.setattr(Commits, "failed", lambda *_: None)
+    monkeypatch.setattr(Commits, "failed", says_nothing)
     with pytest.raises(Violated, match="D29 violated: the store has failed, and the broker says Confirm"):
         confirm_again()
 
