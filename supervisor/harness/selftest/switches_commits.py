@@ -136,7 +136,8 @@ def _result_dropped(original: Any) -> Any:
 def _remembered(original: Any) -> Any:
     def settle(self: Any, session: Any, verb: Any) -> None:
         # What was handed out under each position: production forgets it when it is settled.
-        out: dict[int, Any] = vars(self).setdefault("out", {})
+        facts: dict[str, Any] = vars(self)
+        out: dict[int, Any] = facts.setdefault("out", {})
         for outcome in verb.outcomes:
             message = session.held.get(outcome.position)
             if message is not None:
@@ -149,7 +150,8 @@ def _remembered(original: Any) -> Any:
 def _late_word_counts(original: Any) -> Any:
     def late(self: Any, outcome: Any) -> None:
         original(self, outcome)
-        out: dict[int, Any] = vars(self).get("out", {})
+        facts: dict[str, Any] = vars(self)
+        out: dict[int, Any] = facts.get("out", {})
         message: Any = out.get(outcome.position)
         if message is not None and outcome.state in TERMINAL and outcome.result:
             self._watching.store(message, outcome.state, outcome.result)

@@ -147,9 +147,13 @@ def test_a_body_that_waits_for_so_long_waits_by_the_clock_of_its_host_however_th
     sim.settle()
 
 
+def learns_nothing(*_: object) -> None:
+    """What a client does that is told and takes no notice."""
+
+
 @scenario(app)
 def test_a_result_that_somebody_waits_for_and_is_not_told_of_is_seen(sim: Sim, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(SimClient, "_learn", lambda *_: None)
+    monkeypatch.setattr(SimClient, "_learn", learns_nothing)
     sent = sim.send(charge, 1)
     sim.world.client(0).result_future(sent.id)
     with pytest.raises(Violated, match="QUIESCE: 0 messages were not finished, client0 was not told of"):

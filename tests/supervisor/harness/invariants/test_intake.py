@@ -98,9 +98,13 @@ def test_d29_catches_a_broker_that_confirms_again_what_it_had_committed_before_a
         with simulated(app) as sim:
             # The confirm is lost; soon after, with nothing to commit, the sweep of each second cannot read.
             sim.run_for(0.95)
-            link = sim.world.clients[0].link
-            assert link is not None
-            sim.at("COMMIT").do(lambda: sim.world.clockwork.network.cut(link))
+
+            def cut() -> None:
+                link = sim.world.clients[0].link
+                assert link is not None
+                sim.world.clockwork.network.cut(link)
+
+            sim.at("COMMIT").do(cut)
             sent = sim.send(wait)
             sim.run_for(0.03)
             sim.world.disk.fail_read()
