@@ -136,8 +136,7 @@ def _result_dropped(original: Any) -> Any:
 def _remembered(original: Any) -> Any:
     def settle(self: Any, session: Any, verb: Any) -> None:
         # What was handed out under each position: production forgets it when it is settled.
-        facts: dict[str, Any] = vars(self)
-        out: dict[int, Any] = facts.setdefault("out", {})
+        out: dict[int, Any] = self.__dict__.setdefault("out", {})
         for outcome in verb.outcomes:
             message = session.held.get(outcome.position)
             if message is not None:
@@ -150,8 +149,7 @@ def _remembered(original: Any) -> Any:
 def _late_word_counts(original: Any) -> Any:
     def late(self: Any, outcome: Any) -> None:
         original(self, outcome)
-        facts: dict[str, Any] = vars(self)
-        out: dict[int, Any] = facts.get("out", {})
+        out: dict[int, Any] = self.__dict__.get("out", {})
         message: Any = out.get(outcome.position)
         if message is not None and outcome.state in TERMINAL and outcome.result:
             self._watching.store(message, outcome.state, outcome.result)
