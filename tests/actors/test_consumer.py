@@ -279,6 +279,14 @@ def test_d19_a_child_with_a_deaf_node_attaches_again_only_once() -> None:
     assert rig.next() == 1
 
 
+def test_d19_a_child_whose_node_hears_again_while_its_list_is_on_the_way_asks_for_credit() -> None:
+    rig = deaf()
+    rig.apply(Detached())
+    rig.apply(Welcomed())
+    rig.heard = rig.boot
+    assert rig.tick() == [Say(Credit(1))]
+
+
 def test_d19_a_child_whose_node_stays_deaf_gives_back_what_it_holds_and_asks_for_nothing() -> None:
     rig = deaf()
     rig.boot += KEEP_MAX - 1
