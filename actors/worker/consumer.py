@@ -398,8 +398,7 @@ class Consumer:
     def _look_at_node(self, heard: int, boot: int, effects: list[Effect]) -> None:
         trust = self._trust
         if trust.look(boot, heard):
-            if self._linked and self.stopping is None:
-                # Also while the broker still looks at what is held: the list has asked for nothing.
+            if self._linked and self.stopping is None:  # Also before Attached: the list has asked for nothing.
                 effects.append(Say(Credit(self._credit)))
         elif self._attached and trust.is_hopeless(boot) and self.ready:
             effects.append(GiveBack(self._take_all_ready(), 0))
