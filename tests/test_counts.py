@@ -8,6 +8,7 @@ Who makes the path shorter lowers the bound. Python's own versions differ by a f
 from __future__ import annotations
 
 import gc
+import logging
 import sys
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -21,6 +22,8 @@ import msgspec
 import pytest
 
 from greenroom import App
+from greenroom.actors.signals import Signal
+from greenroom.actors.worker import execute, tasklog
 from greenroom.actors.worker.consumer import Consumer
 from greenroom.actors.worker.events import ConsumerSettings
 from greenroom.actors.worker.execute import Executor
@@ -51,6 +54,17 @@ WINDOW = 2_048
 BOOT = 1_000_000_000
 NOW = Now(BOOT, 1_700_000_000_000_000)
 RESULT = msgspec.msgpack.encode(Result(State.SUCCESS, body=b"\x07", done_at=NOW.wall, worker="celery@here"))
+
+
+@pytest.fixture(autouse=True)
+def nobody_listens(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Whoever listens to bodies, or reads of each in the log, has them go the long way: other tests may have done so."""
+    for signal in cast("Sequence[Signal]", getattr(execute, "_AROUND_BODIES")):  # noqa: B009 - it has no other name
+        monkeypatch.setattr(signal, "receivers", ())
+    level = tasklog.logger.level
+    tasklog.logger.setLevel(logging.WARNING)
+    yield
+    tasklog.logger.setLevel(level)
 
 
 class Calls:
