@@ -58,7 +58,7 @@ RESULT = msgspec.msgpack.encode(Result(State.SUCCESS, body=b"\x07", done_at=NOW.
 
 @pytest.fixture(autouse=True)
 def nobody_listens(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Whoever listens to bodies, or reads of each in the log, has them go the long way: other tests may have done so."""
+    """Who listens to bodies, or reads of each in the log, has them go the long way; other tests may have done so."""
     for signal in cast("Sequence[Signal]", getattr(execute, "_AROUND_BODIES")):  # noqa: B009 - it has no other name
         monkeypatch.setattr(signal, "receivers", ())
     level = tasklog.logger.level
