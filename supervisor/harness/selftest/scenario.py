@@ -19,7 +19,7 @@ from ....transport.verbs import ChildKind, Durability
 from ..broker_process import COMMIT_TIME
 from ..child_process import ChildProcess
 from ..client import SECOND
-from ..drawing import NTHS, Plan, Schedule, anchors_of, plans
+from ..drawing import Plan, Schedule, anchors_of, plans
 from ..faults import Anchor, Fault, What, every
 from ..injector import Injector
 from ..invariants import Violated, Watch
@@ -113,7 +113,7 @@ def _plans(kinds: Sequence[What]) -> st.SearchStrategy[Plan]:
 def _calm_but_for_one(theme: Theme) -> st.SearchStrategy[Plan]:
     """Draw plans in which one thing goes wrong, at one of the theme's moments."""
     pairs = st.sampled_from([(what, kind) for what in theme.faults for kind in theme.moments or anchors_of(what)])
-    forces = st.tuples(st.sampled_from(NTHS), st.integers(0, 3), st.sampled_from(theme.seconds))
+    forces = st.tuples(st.sampled_from(theme.nths), st.integers(0, 3), st.sampled_from(theme.seconds))
     sizes = plans(clients=2, workers=theme.workers, children=(1, 2))
 
     @st.composite

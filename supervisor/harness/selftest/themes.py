@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 
 from ....transport.verbs import Durability
 from ..broker_process import COMMIT_TIME
+from ..drawing import NTHS
 from ..faults import What
 from ..trace import Kind
 
@@ -37,12 +38,13 @@ LONG: Final = ("long late", "long early", "slow early", "slow late")
 
 class Theme(NamedTuple):
     """What is drawn in one kind of trial. `seconds` is how long its faults last when there is one alone, `moments` the
-    events at which that one happens; none: any at which faults of its kind do."""
+    events at which that one happens; none: any at which faults of its kind do. `nths` is at which of them."""
 
     faults: tuple[What, ...]
     tasks: tuple[str, ...]
     seconds: tuple[float, ...] = _SHORT
     moments: tuple[Kind, ...] = ()
+    nths: tuple[int, ...] = NTHS
     counts: tuple[int, ...] = COUNTS
     pools: tuple[str, ...] = _POOLS
     workers: tuple[int, int] = (1, 2)
@@ -84,14 +86,16 @@ THEMES: Final = (
         counts=_BURSTS,
         commit_times=(SLOW_COMMIT,),
     ),
-    # Who stood still does not know that he has lost what he has.
+    # Who stood still does not know that he has lost what he has: what he was handed out ahead of time, which comes to
+    # him once a few of its kind are known to be short.
     Theme(
-        (What.PAUSE_CHILD, What.PAUSE_HOST, What.PAUSE_NODE),
-        ("quick late", "quick early"),
+        (What.PAUSE_CHILD, What.PAUSE_HOST),
+        ("quick late",),
         _LONG,
-        moments=(Kind.STARTED, Kind.RAN, Kind.SETTLE),
+        moments=(Kind.STARTED, Kind.RAN),
+        nths=(5, 8, 12, 20),
         counts=_BURSTS,
-        workers=(2, 2),
+        pools=("prefork",),
     ),
     # Links break and are made anew.
     Theme((What.DROP, What.CUT, What.FREEZE, What.STALE_LINK, What.HOLD_UP), (*SAFE, "quick early")),
