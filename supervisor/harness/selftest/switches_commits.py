@@ -338,13 +338,13 @@ SWITCHES: Final = (
     Switch(
         "positions come again after a restart",
         "A position is used once, whatever was lost.",
-        ("D7", "LOSS", "SPUR"),
+        ("D7", "LOSS", "SPUR", "FENCE", "INNOCENT"),
         Patch(MemoryStore, "open", _mark_stays("position")),
     ),
     Switch(
         "leases come again after a restart",
         "The number of a lease is used once, whatever was lost.",
-        ("D7", "SPUR", "LOSS"),
+        ("D7", "SPUR", "LOSS", "FENCE", "INNOCENT"),
         Patch(MemoryStore, "open", _mark_stays("lease")),
     ),
     Switch(

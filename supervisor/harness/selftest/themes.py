@@ -63,12 +63,14 @@ THEMES: Final = (
     Theme((What.KILL_BROKER, What.POWER_LOSS, What.KILL_CHILD), ("poison", "slow poison", "hang", "slow late")),
     # The broker is restarted while others talk to it.
     Theme((What.KILL_BROKER, What.POWER_LOSS, What.SYNC_FAILS), ("early", "late", "quick early", "retry")),
-    # What was not to survive it is lost with the power, and others come where it was.
+    # What was not to survive it is lost with the power while much is handed out, and others come where it was.
     Theme(
         (What.POWER_LOSS,),
-        ("early", "late", "quick late"),
+        ("quick late",),
         (0.5, 2.0),
-        moments=(Kind.DELIVER, Kind.STARTED, Kind.SETTLE, Kind.CONFIRM),
+        moments=(Kind.SETTLE, Kind.STARTED),
+        nths=(5, 8, 12, 20),
+        counts=_BURSTS,
         durabilities=(Durability.PROCESS,),
     ),
     # The disk has no room, or no time.
