@@ -195,8 +195,7 @@ class Return(_Verb, tag=15):
     positions: Positions
     window: int
     #: The leases under which they were held, one a position: what is held under a newer one is not given back.
-    #: Empty: whatever they are under.
-    leases: Positions = []
+    leases: Positions
 
 
 class Started(_Verb, tag=16):

@@ -102,10 +102,11 @@ class Say(msgspec.Struct, frozen=True):
 
 
 class GiveBack(msgspec.Struct, frozen=True):
-    """Send a numbered `Return` of these."""
+    """Send a numbered `Return` of these, each with the lease under which it was held."""
 
     positions: list[int]
     window: int
+    leases: list[int]
 
 
 class Interrupt(msgspec.Struct, frozen=True):

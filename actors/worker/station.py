@@ -271,7 +271,7 @@ class Station:
         if isinstance(effect, Say):
             self._attachment.say(effect.verb)
         elif isinstance(effect, GiveBack):
-            self._say_numbered(lambda number: Return(number, effect.positions, effect.window))
+            self._say_numbered(lambda number: Return(number, effect.positions, effect.window, effect.leases))
         elif isinstance(effect, Interrupt):
             self.interrupt(effect)
         elif isinstance(effect, MarkSettled):

@@ -211,7 +211,7 @@ def test_d18_nothing_that_was_held_starts_before_the_broker_has_looked_at_the_li
     [effect] = rig.apply(Welcomed())
     assert isinstance(effect, Say)
     assert rig.next() is None
-    assert rig.apply(Received([Recall([2])])) == [GiveBack([2], 1)]
+    assert rig.apply(Received([Recall([2])])) == [GiveBack([2], 1, [1])]
     assert rig.next() is None
     rig.apply(Received([Attached(1)]))
     assert rig.next() == 3
@@ -292,9 +292,9 @@ def test_d19_a_child_whose_node_stays_deaf_gives_back_what_it_holds_and_asks_for
     rig.boot += KEEP_MAX - 1
     assert rig.tick() == []
     rig.boot += 1
-    assert rig.tick() == [GiveBack([1], 0)]
+    assert rig.tick() == [GiveBack([1], 0, [1])]
     assert rig.deliver(2) == []
-    assert rig.apply(Received([Recall([2])])) == [GiveBack([2], 0)]
+    assert rig.apply(Received([Recall([2])])) == [GiveBack([2], 0, [1])]
     rig.heard = rig.boot
     assert rig.tick() == [Say(Credit(1))]
     assert rig.tick() == []
@@ -362,11 +362,20 @@ def test_d12_a_recall_is_answered_with_what_has_not_started() -> None:
     rig = attached()
     rig.deliver(1, 2, 3, 4)
     assert rig.next() == 1
-    assert rig.apply(Received([Recall([1, 3])])) == [GiveBack([3], 1)]
+    assert rig.apply(Received([Recall([1, 3])])) == [GiveBack([3], 1, [1])]
     assert rig.apply(Received([Recall([1])])) == []
-    assert rig.apply(Received([Recall([])])) == [GiveBack([2, 4], 1)]
+    assert rig.apply(Received([Recall([])])) == [GiveBack([2, 4], 1, [1, 1])]
     rig.finish()
     assert rig.next() is None
+
+
+def test_what_goes_back_is_named_with_the_lease_under_which_it_was_held() -> None:
+    # The broker may have handed out one of them anew: that one stays with the child.
+    rig = Rig()
+    rig.attach()
+    rig.deliver(1, 2, lease=5)
+    rig.deliver(delivery(2, redelivered=True), 3, lease=6)
+    assert rig.apply(Received([Recall([])])) == [GiveBack([1, 2, 3], 1, [5, 6, 6])]
 
 
 def test_d5_a_long_body_gives_back_everything_that_waits_behind_it() -> None:
@@ -375,7 +384,7 @@ def test_d5_a_long_body_gives_back_everything_that_waits_behind_it() -> None:
     rig.deliver(1, 2, 3)
     rig.next()
     rig.boot += LONG_BODY
-    assert rig.apply(LongBodies([0])) == [Say(Started([1])), GiveBack([2, 3], 1)]
+    assert rig.apply(LongBodies([0])) == [Say(Started([1])), GiveBack([2, 3], 1, [1, 1])]
     assert rig.consumer.window.told == 1
 
 
@@ -387,7 +396,7 @@ def test_d5_while_a_body_is_long_whatever_else_arrives_is_given_back_at_once() -
     rig.boot += LONG_BODY
     assert rig.apply(LongBodies([0])) == [Say(Started([1])), Say(Credit(1))]
     # Without credit: a broker that does not know of the body would hand it out again at once, for as long as it runs.
-    assert rig.deliver(2, 3) == [GiveBack([2, 3], 0)]
+    assert rig.deliver(2, 3) == [GiveBack([2, 3], 0, [1, 1])]
     rig.finish()
     batch = rig.consumer.take_settle()
     assert batch is not None
@@ -405,7 +414,7 @@ def test_d5_while_another_runner_comes_and_goes_nothing_is_given_back() -> None:
     rig.next(1)
     assert rig.apply(LongBodies([0])) == [Say(Started([1]))]
     rig.boot += LONG_BODY
-    assert rig.apply(LongBodies([1])) == [Say(Started([2])), GiveBack([3], 2)]
+    assert rig.apply(LongBodies([1])) == [Say(Started([2])), GiveBack([3], 2, [1])]
 
 
 def test_d11_short_bodies_widen_the_window_and_credit_is_told_only_when_it_changed_by_a_quarter() -> None:
@@ -472,7 +481,7 @@ def test_d25_a_quarantine_child_never_holds_more_than_its_slot() -> None:
 def test_more_than_the_broker_may_give_is_given_back_at_once() -> None:
     rig = attached()
     rig.deliver(*range(1, 2 * WINDOW_MAX))
-    assert rig.deliver(5001, 5002) == [GiveBack([5002], 1)]
+    assert rig.deliver(5001, 5002) == [GiveBack([5002], 1, [1])]
     assert rig.consumer.ready == 2 * WINDOW_MAX
 
 
@@ -506,7 +515,7 @@ def test_a_cancel_interrupts_what_runs_and_gives_back_what_waits() -> None:
     rig.next()
     assert rig.apply(Received([Cancel(1, 15), Cancel(2, 0), Cancel(3, 0)])) == [
         Interrupt(0, 1, 15),
-        GiveBack([2], 1),
+        GiveBack([2], 1, [1]),
     ]
 
 
@@ -526,7 +535,7 @@ def test_messages_of_one_actor_run_one_at_a_time_and_in_order() -> None:
     rig.finish(0)
     assert rig.next(0) == 2
     assert rig.next(2) is None
-    assert rig.apply(Received([Recall([3])])) == [GiveBack([3], 3)]
+    assert rig.apply(Received([Recall([3])])) == [GiveBack([3], 3, [1])]
     rig.finish(0)
     assert rig.next(0) == 5
 
@@ -575,9 +584,9 @@ def test_a_warm_stop_gives_back_finishes_settles_and_leaves() -> None:
     rig = attached()
     rig.deliver(1, 2)
     rig.next()
-    assert rig.apply(Stop("drain")) == [GiveBack([2], 0)]
+    assert rig.apply(Stop("drain")) == [GiveBack([2], 0, [1])]
     assert rig.next() is None
-    assert rig.deliver(3) == [GiveBack([3], 0)]
+    assert rig.deliver(3) == [GiveBack([3], 0, [1])]
     rig.finish()
     assert rig.tick() == []
     rig.settle()
@@ -621,7 +630,7 @@ def test_a_child_leaves_after_its_last_task() -> None:
     assert rig.finish()
     assert rig.next() is None
     rig.settle()
-    assert rig.tick() == [GiveBack([3], 0)]
+    assert rig.tick() == [GiveBack([3], 0, [1])]
     assert rig.applied() == [Finish("max tasks")]
 
 
@@ -666,11 +675,11 @@ class ConsumerMachine(RuleBasedStateMachine):
     def take(self, effects: list[Effect]) -> None:
         for effect in effects:
             if isinstance(effect, GiveBack):
-                for position in effect.positions:
-                    keys = [key for key in self.kept if key[0] == position and key not in self.started]
-                    assert len(keys) == 1, f"{position} was given back, and {len(keys)} of it waited"
-                    del self.kept[keys[0]]
-                    self.over[keys[0]] = "given back"
+                for key in zip(effect.positions, effect.leases, strict=True):
+                    assert key in self.kept, f"{key} was given back, and was not there"
+                    assert key not in self.started, f"{key} was given back, and has started"
+                    del self.kept[key]
+                    self.over[key] = "given back"
                 self.unapplied.append(self.rig.number)
             elif isinstance(effect, Say) and isinstance(effect.verb, Attach):
                 said = {(held.position, held.lease): held.started for held in effect.verb.held}

@@ -19,6 +19,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from greenroom.transport.store.base import SESSION_KEPT, Store
 from greenroom.transport.store.records import (
+    ActorState,
+    ActorStatesGone,
     Append,
     Dead,
     DeadCount,
@@ -50,7 +52,7 @@ BLOBS = st.one_of(st.binary(max_size=8), st.sampled_from([b"x" * 300, b"y" * 900
 
 KINDS = (
     *(Append, Gone, Drop, Lease, Unlease, Past, PastGone, Session, SessionsGone, ResultRow, ResultsGone),
-    *(Dead, DeadGone, Revoked, Policy, MailboxRow, Purge),
+    *(Dead, DeadGone, Revoked, Policy, MailboxRow, ActorState, ActorStatesGone, Purge),
 )
 
 
@@ -62,7 +64,7 @@ class Model:
         self.gone: dict[int, int] = {}
         self.uniques: dict[str, int] = {}
         self.keyed: dict[type, dict[Any, Any]] = {
-            kind: {} for kind in (Lease, Past, Session, ResultRow, Dead, Revoked, Policy, MailboxRow)
+            kind: {} for kind in (Lease, Past, Session, ResultRow, Dead, Revoked, Policy, MailboxRow, ActorState)
         }
 
     def apply(self, records: list[Record]) -> list[int]:
@@ -98,6 +100,12 @@ class Model:
                     self.forget(ResultRow, keys)
                 case DeadGone(keys):
                     self.forget(Dead, keys)
+                case ActorStatesGone(keys):
+                    self.forget(ActorState, keys)
+                case ActorState():
+                    before = self.keyed[ActorState].get(record.mailbox)
+                    if before is None or before.number <= record.number:
+                        self.keyed[ActorState][record.mailbox] = record
                 case _:
                     self.keyed[type(record)][msgspec.structs.astuple(record)[0]] = record
         return duplicates
@@ -220,6 +228,7 @@ class StoreMachine(RuleBasedStateMachine):
             and store.read_rows(list(rows)) == [model.row(base) for base in sorted(rows)]
             and store.read_results(results, -1) == [model.keyed[ResultRow][id] for id in results]
             and store.read_dead(limit=1 << 40) == model.sorted(Dead)
+            and store.read_states(NAMES) == [model.keyed[ActorState][n] for n in NAMES if n in model.keyed[ActorState]]
             and store.count_dead() == len(model.keyed[Dead])
         )
 
@@ -298,6 +307,10 @@ class StoreMachine(RuleBasedStateMachine):
             return Policy(draw(name), draw(BLOBS))
         if kind is MailboxRow:
             return MailboxRow(draw(name), draw(BLOBS))
+        if kind is ActorState:
+            return ActorState(draw(name), draw(st.integers(0, 9)), draw(BLOBS))
+        if kind is ActorStatesGone:
+            return ActorStatesGone(draw(st.lists(name, max_size=2)))
         return Purge(draw(name), draw(st.lists(bases, max_size=2)))
 
     @rule(now=MOMENTS, later=st.sampled_from([0, SESSION_KEPT]), limit=st.integers(0, 5))

@@ -235,7 +235,7 @@ def test_applied_answers_everything_up_to_its_number_but_requests() -> None:
     peer.attach()
     peer.machine.add(settle)
     request = peer.machine.add(lambda number: Request(number, 9, msgspec.Raw(b"\xc0")))
-    peer.machine.add(lambda number: Return(number, [5], 3))
+    peer.machine.add(lambda number: Return(number, [5], 3, [1]))
     peer.machine.add(settle)
     peer.hear(Applied(3))
     assert peer.machine.unanswered == 2
@@ -284,9 +284,9 @@ def test_a_verb_that_fits_no_frame_is_refused_and_takes_no_number() -> None:
 def test_the_outbox_holds_its_limit_and_not_one_more() -> None:
     peer = Peer()
     for _ in range(OUTBOX_VERBS_MAX):
-        peer.machine.add(lambda number: Return(number, [], 1))
+        peer.machine.add(lambda number: Return(number, [], 1, []))
     with pytest.raises(LocalProtocolError, match="wait for answers"):
-        peer.machine.add(lambda number: Return(number, [], 1))
+        peer.machine.add(lambda number: Return(number, [], 1, []))
 
 
 def test_d19_verbs_of_an_older_epoch_are_refused() -> None:

@@ -119,7 +119,7 @@ def test_what_was_not_answered_on_a_link_is_answered_after_it_was_said_again(tol
 def test_a_delivery_and_what_became_of_it_are_told(told: Told) -> None:
     envelope = Envelope("a", "shop.charge", "msgpack", b"")
     told.says(3, Deliver(0, 1, 7, [Delivery(5, envelope, "celery")]))
-    told.hears(3, Settle(1, [Outcome(5, 7, State.SUCCESS), Outcome(6, 7, State.RETRY)]), Return(2, [8, 9], 1))
+    told.hears(3, Settle(1, [Outcome(5, 7, State.SUCCESS), Outcome(6, 7, State.RETRY)]), Return(2, [8, 9], 1, [7, 7]))
     told.says(3, Applied(1))
     told.says(1, Results([Known("a", State.SUCCESS, b"")]))
     assert told.told() == [
@@ -200,7 +200,7 @@ def test_the_end_of_an_older_link_is_no_news(told: Told) -> None:
 
 
 def test_noise_is_not_told(told: Told) -> None:
-    told.witness.hears(Received([Frame(1, BadFrame("noise"), []), Frame(77, [Return(1, [1], 1)], [])]))
+    told.witness.hears(Received([Frame(1, BadFrame("noise"), []), Frame(77, [Return(1, [1], 1, [1])], [])]))
     told.hears(1, Publish(0, 5, 0, [Group("celery", 1, msgspec.Raw(b"\x01"))]))
     told.says(77, Applied(1))
     assert told.told() == []

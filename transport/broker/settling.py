@@ -212,12 +212,9 @@ class Settling:
 
     def give_back(self, session: Session, verb: Return) -> None:
         """Not started, back to the front, no blame. What is under another lease than the child says stays with it."""
-        leases = verb.leases if len(verb.leases) == len(verb.positions) else None
-        for index, position in enumerate(verb.positions):
+        for position, lease in zip(verb.positions, verb.leases, strict=False):
             message = session.held.get(position)
-            if message is None or message.lease is None:
-                continue
-            if leases is None or leases[index] == message.lease.id:
+            if message is not None and message.lease is not None and message.lease.id == lease:
                 self._places.back(message)
 
     def started(self, session: Session, verb: Started) -> None:

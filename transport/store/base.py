@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from .records import Committed, Dead, Record, Recovered, ResultRow, Row, Synchronous
+from .records import ActorState, Committed, Dead, Record, Recovered, ResultRow, Row, Synchronous
 
 #: How long a session is remembered after it was last heard of (spec D6), in microseconds.
 SESSION_KEPT = 24 * 3600 * 1_000_000
@@ -69,6 +69,10 @@ class Store(Protocol):
 
         Of one mailbox, of one task name, of a set of ids: each only if given.
         """
+        ...
+
+    def read_states(self, mailboxes: Sequence[str]) -> list[ActorState]:
+        """Return the states of the actors with these mailboxes, each once, in their order; of those that have one."""
         ...
 
     def sweep(self, now_wall: int, limit: int) -> int:

@@ -15,6 +15,8 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 from .records import (
+    ActorState,
+    ActorStatesGone,
     Append,
     Dead,
     DeadGone,
@@ -59,6 +61,9 @@ class Changes:
         self.revoked: dict[str, Revoked] = {}
         self.policies: dict[str, Policy] = {}
         self.mailboxes: dict[str, MailboxRow] = {}
+        self.states: dict[str, ActorState] = {}
+        #: Deleted before states are written: what comes after it is newer, whatever its number.
+        self.states_gone: dict[str, None] = {}
 
     def add(self, record: Record) -> None:
         """Take one record in. Raises KeyError for a Purge, or for what is no record."""
@@ -78,6 +83,8 @@ class Changes:
             or self.revoked
             or self.policies
             or self.mailboxes
+            or self.states
+            or self.states_gone
         )
 
     def _append(self, record: Append) -> None:
@@ -151,6 +158,16 @@ class Changes:
     def _mailbox(self, record: MailboxRow) -> None:
         self.mailboxes[record.name] = record
 
+    def _state(self, record: ActorState) -> None:
+        before = self.states.get(record.mailbox)
+        if before is None or before.number <= record.number:
+            self.states[record.mailbox] = record
+
+    def _states_gone(self, record: ActorStatesGone) -> None:
+        for mailbox in record.mailboxes:
+            self.states.pop(mailbox, None)
+            self.states_gone[mailbox] = None
+
     #: One method a type of record. Reading the type and calling is the whole cost of taking one in.
     _TAKE: ClassVar[dict[type, Callable[[Any, Any], None]]] = {
         Append: _append,
@@ -169,4 +186,6 @@ class Changes:
         Revoked: _revoked,
         Policy: _policy,
         MailboxRow: _mailbox,
+        ActorState: _state,
+        ActorStatesGone: _states_gone,
     }

@@ -24,6 +24,8 @@ from ..errors import DataFolderLocked, StoreFailed, StoreFull
 from .base import SESSION_KEPT
 from .ordered import Ordered
 from .records import (
+    ActorState,
+    ActorStatesGone,
     Append,
     Committed,
     Dead,
@@ -65,6 +67,7 @@ _TABLE_OF: dict[type, type] = {
     SessionsGone: Session,
     ResultsGone: ResultRow,
     DeadGone: Dead,
+    ActorStatesGone: ActorState,
 }
 
 
@@ -86,7 +89,8 @@ class MemoryDisk:
         self.marks: dict[str, int] = {"position": 1, "lease": 1}
         self.rows: dict[int, Append] = {}
         self.tables: dict[type, dict[Any, Any]] = {
-            record: {} for record in (Gone, Lease, Past, Session, ResultRow, Dead, Revoked, Policy, MailboxRow)
+            record: {}
+            for record in (Gone, Lease, Past, Session, ResultRow, Dead, Revoked, Policy, MailboxRow, ActorState)
         }
         self.uniques: dict[str, int] = {}
         self.undo: list[tuple[dict[Any, Any], Any, Any]] = []
@@ -249,6 +253,11 @@ class MemoryStore:
             and (not ids or letter.id in ids)
         ][:limit]
 
+    def read_states(self, mailboxes: Sequence[str]) -> list[ActorState]:
+        """Return the states of the actors with these mailboxes, in their order."""
+        states = self._usable().tables[ActorState]
+        return [states[mailbox] for mailbox in dict.fromkeys(mailboxes) if mailbox in states]
+
     def sweep(self, now_wall: int, limit: int) -> int:
         """Forget at most `limit` of what expired at or before `now_wall`; return how many went."""
         disk = self._usable()
@@ -354,6 +363,12 @@ class MemoryStore:
         if record.lease >= disk.marks["lease"]:
             disk.put(disk.marks, "lease", record.lease + 1 + MARK_STEP)
 
+    def _state(self, record: ActorState, _: list[int]) -> None:
+        states = self.disk.tables[ActorState]
+        before = states.get(record.mailbox)
+        if before is None or before.number <= record.number:
+            self.disk.put(states, record.mailbox, record)
+
     def _purge(self, record: Purge, _: list[int]) -> None:
         disk = self.disk
         keep = set(record.keep)
@@ -386,8 +401,9 @@ class MemoryStore:
         Drop: _drop,
         Lease: _lease,
         Purge: _purge,
+        ActorState: _state,
         **dict.fromkeys((Past, Session, ResultRow, Dead, Revoked, Policy, MailboxRow), _keep),
-        **dict.fromkeys((Unlease, PastGone, SessionsGone, ResultsGone, DeadGone), _forget_many),
+        **dict.fromkeys((Unlease, PastGone, SessionsGone, ResultsGone, DeadGone, ActorStatesGone), _forget_many),
     }
 
     # ---- reads ----
@@ -412,4 +428,4 @@ class MemoryStore:
 
 def _bytes_of(record: Record) -> int:
     """About what a record takes on a disk."""
-    return 64 + (len(record.blob) if isinstance(record, Append | ResultRow | Past | Dead) else 0)
+    return 64 + (len(record.blob) if isinstance(record, Append | ResultRow | Past | Dead | ActorState) else 0)

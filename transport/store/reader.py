@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from ..errors import StoreCorrupt
 from .connection import Columns, Connection, Value
 from .records import (
+    ActorState,
     Dead,
     DeadCount,
     Lease,
@@ -140,6 +141,17 @@ class Reader:
                 _check(row, f"the result of {id!r}")
                 results.append(ResultRow(*row[:-1]))
         return results
+
+    def states(self, mailboxes: Sequence[str]) -> list[ActorState]:
+        """Return the states of the actors with these mailboxes, in their order."""
+        states: list[ActorState] = []
+        for mailbox in dict.fromkeys(mailboxes):
+            for row in self._connection.execute(
+                "SELECT mailbox, number, blob, seal FROM actor_states WHERE mailbox = ?", (mailbox,)
+            ):
+                _check(row, f"the state of the actor with mailbox {mailbox!r}")
+                states.append(ActorState(*row[:-1]))
+        return states
 
     def dead(self, after: int, limit: int, mailbox: str, name: str, ids: Sequence[str]) -> list[Dead]:
         """Return dead letters, as `Store.read_dead` says."""

@@ -152,10 +152,28 @@ class MailboxRow(msgspec.Struct, frozen=True, gc=False):
     blob: bytes
 
 
+class ActorState(msgspec.Struct, frozen=True, gc=False):
+    """The state of the durable actor whose mailbox this is, in the commit that ends the message that changed it.
+
+    `number`: the lease of that message. Leases of one actor rise, since it has one owner at a time: a state replaces
+    what was there unless that has a higher number. `blob` is what the actor's host encoded; brokers do not read it.
+    """
+
+    mailbox: str
+    number: int
+    blob: bytes
+
+
+class ActorStatesGone(msgspec.Struct, frozen=True, gc=False):
+    """An operator has taken the states of these actors away: they begin anew."""
+
+    mailboxes: list[str]
+
+
 class Purge(msgspec.Struct, frozen=True, gc=False):
     """Drop every row of `mailbox` whose base is not in `keep` (those with leases stand there), due or not.
 
-    The histories of its messages go with it, since the broker may never have read the row.
+    An actor's state stays. The histories of its messages go with it, since the broker may never have read the row.
     """
 
     mailbox: str
@@ -179,6 +197,8 @@ Record = (
     | Revoked
     | Policy
     | MailboxRow
+    | ActorState
+    | ActorStatesGone
     | Purge
 )
 

@@ -10,6 +10,7 @@ tables is in `writer.py`, what is read from them in `reader.py`.
 - `results` and other tables that are found by a text have no rowid: it would cost a second tree.
 - `state` is one row that each commit changes: the commit's number, the epoch, and marks below which no
   position or lease number will be given again. Marks are raised in steps, by a commit that is synced.
+- `actor_states` came with the second version: a store of the first one is given it when it is opened.
 - `seal` is a checksum of the columns before it (`seal.py`).
 """
 
@@ -18,7 +19,7 @@ from __future__ import annotations
 from ..errors import StoreCorrupt, StoreError, StoreFailed
 from .connection import Connection
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 SQLITE_MIN = (3, 35, 0)
 #: "Gree": tells `file` and us that this database is ours.
 APPLICATION_ID = 0x47726565
@@ -31,6 +32,10 @@ CHECK_INDEXES_BYTES_MAX = 64 << 20
 #: in any case for the contents of rows) damage is found by the read that meets it.
 CHECK_PAGES_BYTES_MAX = 1 << 30
 
+#: What the first version did not have.
+SINCE_2 = (
+    "CREATE TABLE actor_states (mailbox TEXT PRIMARY KEY, number INTEGER, blob BLOB, seal INTEGER) WITHOUT ROWID",
+)
 TABLES = (
     """CREATE TABLE state (
         one INTEGER PRIMARY KEY CHECK (one = 1), epoch INTEGER, commits INTEGER,
@@ -61,11 +66,12 @@ TABLES = (
     "CREATE INDEX revoked_until ON revoked (until)",
     "CREATE TABLE policies (name TEXT PRIMARY KEY, blob BLOB, seal INTEGER) WITHOUT ROWID",
     "CREATE TABLE mailboxes (name TEXT PRIMARY KEY, blob BLOB, seal INTEGER) WITHOUT ROWID",
+    *SINCE_2,
 )
 
 
-def prepare(connection: Connection) -> bool:
-    """Set the connection up and check what is there; return whether it is new and has no tables yet.
+def prepare(connection: Connection) -> int:
+    """Set the connection up and check what is there; return its version: 0 for a new one, which has no tables yet.
 
     Raises StoreCorrupt, StoreError for another version, StoreFailed, or SqlError.
     """
@@ -95,25 +101,25 @@ def prepare(connection: Connection) -> bool:
         # disk before anything is confirmed: were it there again after a power cut, it would undo all that came since.
         connection.execute("PRAGMA synchronous = EXTRA")
         _log_ahead(connection)
-        return True
+        return 0
     if application != APPLICATION_ID:
         raise StoreCorrupt(
             "the file is a SQLite database, but not a Greenroom store; give the broker another folder with --data"
         )
-    if version != SCHEMA_VERSION:
+    if not 1 <= version <= SCHEMA_VERSION:
         age = "a newer" if version > SCHEMA_VERSION else "an older"
         raise StoreError(
             f"the store was written by {age} release of Greenroom (its schema is {version}, this release reads "
-            f"{SCHEMA_VERSION}); run that release, or give the broker another folder with --data"
+            f"1 to {SCHEMA_VERSION}); run that release, or give the broker another folder with --data"
         )
     _log_ahead(connection)
     _check(connection)
-    return False
+    return int(version)
 
 
-def create(connection: Connection) -> None:
-    """Make the tables, inside the caller's transaction. Raises SqlError."""
-    for statement in TABLES:
+def create(connection: Connection, version: int) -> None:
+    """Make the tables that a store of this version lacks, inside the caller's transaction. Raises SqlError."""
+    for statement in SINCE_2 if version else TABLES:
         connection.execute(statement)
     connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
     connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")

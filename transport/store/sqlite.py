@@ -40,7 +40,7 @@ from .connection import (
 )
 from .folder import BALLAST_BYTES, DataFolder, Folder
 from .reader import Reader
-from .records import Committed, Dead, Purge, Record, Recovered, ResultRow, Row, Synchronous
+from .records import ActorState, Committed, Dead, Purge, Record, Recovered, ResultRow, Row, Synchronous
 from .writer import State, Writer, log_bytes_of
 
 #: Free pages are given back to a full file system this many at a time: each step needs a little room itself.
@@ -154,6 +154,12 @@ class SqliteStore:
         with self._told("read"):
             return reader.dead(after, limit, mailbox, name, ids)
 
+    def read_states(self, mailboxes: Sequence[str]) -> list[ActorState]:
+        """Return the states of the actors with these mailboxes, in their order."""
+        reader = self._opened().reader
+        with self._told("read"):
+            return reader.states(mailboxes)
+
     def count_dead(self) -> int:
         """Return how many dead letters there are."""
         reader = self._opened().reader
@@ -217,10 +223,10 @@ class SqliteStore:
     # ---- open ----
 
     def _recover(self, connection: Connection) -> Recovered:
-        is_new = schema.prepare(connection)
+        version = schema.prepare(connection)
         confirmed = self._folder.read_confirmed()
         reader = Reader(connection)
-        stored = State() if is_new else reader.state()
+        stored = reader.state() if version else State()
         if stored.commits < confirmed:
             raise StoreCorrupt(
                 f"the store in {self._folder.database!r} has {stored.commits} commits, but {confirmed} were "
@@ -228,22 +234,22 @@ class SqliteStore:
                 "whole folder from a backup, or remove the file 'confirmed' to go on without what is missing"
             )
         try:
-            writer, opened = self._begin_epoch(connection, stored, is_new)
+            writer, opened = self._begin_epoch(connection, stored, version)
         except SqlError as error:
             if error.code != SQLITE_FULL or not self._folder.has_ballast:
                 raise
             self._folder.release_ballast()
-            writer, opened = self._begin_epoch(connection, stored, is_new)
+            writer, opened = self._begin_epoch(connection, stored, version)
         self._folder.write_confirmed(opened.commits)
         self._open = _Open(connection, writer, reader)
         return reader.recovered(opened, writer.next_position, writer.next_lease)
 
-    def _begin_epoch(self, connection: Connection, stored: State, is_new: bool) -> tuple[Writer, State]:
+    def _begin_epoch(self, connection: Connection, stored: State, version: int) -> tuple[Writer, State]:
         self._set_synchronous(connection, Synchronous.FULL)
         connection.begin()
         try:
-            if is_new:
-                schema.create(connection)
+            if version < schema.SCHEMA_VERSION:
+                schema.create(connection, version)
             writer = Writer(connection, stored)
             opened = writer.write_opened()
             connection.commit()

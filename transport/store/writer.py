@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from .base import SESSION_KEPT
 from .changes import Changes
 from .connection import Columns, Connection, Value
-from .records import Append, Purge, Record
+from .records import ActorState, Append, Purge, Record
 from .seal import pack_mask, pack_positions, seal_of
 
 #: Marks are raised by this much at a time, so that few commits need to: each that does is synced.
@@ -23,6 +23,11 @@ MARK_STEP = 1 << 16
 RESULTS_A_STATEMENT = 64
 _RESULT = "INSERT OR REPLACE INTO results VALUES (?, ?, ?, ?, ?)"
 _RESULTS = _RESULT + ", (?, ?, ?, ?, ?)" * (RESULTS_A_STATEMENT - 1)
+#: An older state never replaces a newer one.
+_STATE = (
+    "INSERT INTO actor_states VALUES (?, ?, ?, ?) ON CONFLICT (mailbox) DO UPDATE"
+    " SET number = excluded.number, blob = excluded.blob, seal = excluded.seal WHERE excluded.number >= number"
+)
 
 
 class State:
@@ -146,6 +151,8 @@ class Writer:
             self._histories(changes)
         if changes.revoked or changes.policies or changes.mailboxes:
             self._settings(changes)
+        if changes.states or changes.states_gone:
+            self._states(changes)
 
     def purge(self, purge: Purge) -> None:
         """Delete a mailbox's rows but the kept ones, with their masks and histories. Raises SqlError."""
@@ -275,6 +282,12 @@ class Writer:
             [(m.name, m.blob, seal_of(m.name, m.blob)) for m in changes.mailboxes.values()],
         )
 
+    def _states(self, changes: Changes) -> None:
+        self._many("DELETE FROM actor_states WHERE mailbox = ?", [(key,) for key in changes.states_gone])
+        self._many(
+            _STATE, [(s.mailbox, s.number, s.blob, seal_of(s.mailbox, s.number, s.blob)) for s in changes.states.values()]
+        )
+
     def _many(self, sql: str, rows: Sequence[Sequence[Value]]) -> None:
         if rows:
             self._connection.executemany(sql, rows)
@@ -285,6 +298,6 @@ def log_bytes_of(records: Sequence[Record]) -> int:
     log_bytes = 24 << 10  # the pages that nearly every commit touches
     for record in records:
         log_bytes += 200
-        if type(record) is Append:
+        if type(record) is Append or type(record) is ActorState:
             log_bytes += len(record.blob)
     return log_bytes

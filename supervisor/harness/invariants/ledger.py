@@ -156,10 +156,9 @@ class Ledger(Observer):
                 facts.gone[verb.session] = None
                 if verb.node_lost:
                     facts.lost[verb.session] = None
-            case Return(positions=positions):
-                for position in positions:
-                    holder, lease = self._holders.get(position, ("", 0))
-                    if holder == session:
+            case Return():
+                for position, lease in zip(verb.positions, verb.leases, strict=False):
+                    if self._holders.get(position) == (session, lease):
                         facts.returned[position, lease] = None
             case Goodbye():
                 facts.gone[session] = None

@@ -145,9 +145,12 @@ def _works(
 
 
 def of_theme(theme: Theme) -> st.SearchStrategy[Work]:
-    """Draw what happens in a trial of this theme: half of them have one fault, and that at its moment."""
-    several = _plans(theme.faults)
-    plan = st.one_of(_calm_but_for_one(theme), several) if theme.faults else several
+    """Draw what happens in a trial of this theme: half of them have one fault, all if the theme names its moment."""
+    plan = _plans(theme.faults)
+    if theme.moments:
+        plan = _calm_but_for_one(theme)
+    elif theme.faults:
+        plan = st.one_of(_calm_but_for_one(theme), plan)
     return _works(plan, _workloads(theme.tasks, theme.counts), theme.pools, theme.commit_times, theme.durabilities)
 
 
