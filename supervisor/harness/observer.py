@@ -173,6 +173,7 @@ class ObservedStore:
         self.read_rows = self._telling(store.read_rows)
         self.read_results = self._telling(store.read_results)
         self.read_dead = self._telling(store.read_dead)
+        self.read_states = self._telling(store.read_states)
         self.sweep = self._telling(store.sweep)
         self.count_dead = store.count_dead
         self.has_room = store.has_room

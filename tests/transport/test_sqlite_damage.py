@@ -13,6 +13,7 @@ from greenroom.transport.errors import StoreCorrupt, StoreError, StoreFailed
 from greenroom.transport.store.apsw_connection import connect_apsw
 from greenroom.transport.store.connection import Connect, connect_sqlite3
 from greenroom.transport.store.records import (
+    ActorState,
     Append,
     Dead,
     Drop,
@@ -54,6 +55,7 @@ def filled(folder: Path, rows: int = 50) -> tuple[SqliteStore, list[int]]:
             *(Revoked(f"revoked-{at}", at) for at in bases),
             Policy("task", b"policy" * 10),
             MailboxRow("work", b"settings" * 10),
+            *(ActorState(f"actor:bank.Account:{at}", 1, b"state-%d-" % at * 20) for at in bases),
         ],
         FULL,
     )
@@ -75,6 +77,7 @@ def everything(folder: Path) -> list[Any]:
             store.read_due((0, 0), 1 << 40),
             store.read_results(ids, 0),
             store.read_dead(limit=1 << 40),
+            store.read_states([f"actor:bank.Account:{past.position}" for past in recovered.pasts]),
         ]
     finally:
         store.close()
@@ -211,7 +214,7 @@ def test_a_torn_end_of_the_log_that_was_not_confirmed_is_dropped(tmp_path: Path)
     store.close()
 
 
-@pytest.mark.parametrize(("version", "age"), [(2, "newer"), (-1, "older")])
+@pytest.mark.parametrize(("version", "age"), [(3, "newer"), (-1, "older")])
 def test_a_store_of_another_release_is_refused_in_words(tmp_path: Path, version: int, age: str) -> None:
     store, _ = filled(tmp_path)
     store.close()
@@ -221,6 +224,23 @@ def test_a_store_of_another_release_is_refused_in_words(tmp_path: Path, version:
     with pytest.raises(StoreError, match=f"an? {age} release") as refused:
         SqliteStore(tmp_path, connect=connect_apsw(), ballast_bytes=0).open()
     assert not isinstance(refused.value, StoreCorrupt | StoreFailed)
+
+
+def test_a_store_of_the_first_version_is_given_the_table_of_states(tmp_path: Path) -> None:
+    store, _ = filled(tmp_path)
+    rows = store.read_ready("work", 0, 0, 99)
+    store.close()
+    database = sqlite3.connect(tmp_path / "store.db")
+    database.execute("DROP TABLE actor_states")
+    database.execute("PRAGMA user_version = 1")
+    database.close()
+    for _ in range(2):
+        store = SqliteStore(tmp_path, connect=connect_apsw(), ballast_bytes=0)
+        store.open()
+        assert store.read_ready("work", 0, 0, 99) == rows
+        store.commit([ActorState("actor:bank.Account:mia", 1, b"balance")], FULL)
+        assert len(store.read_states(["actor:bank.Account:mia"])) == 1
+        store.close()
 
 
 def test_another_programs_database_is_refused_and_left_alone(tmp_path: Path) -> None:

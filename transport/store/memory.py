@@ -4,7 +4,8 @@ Owns `MemoryStore` and the `MemoryDisk` under it, which keeps what was committed
 what the store in SQLite is to a broker, and it fails in the same ways, only faster:
 
 - `crash()`: the process is killed. Every commit stays; the disk can be handed to a new store.
-- `crash(power=True)`: the power goes. Commits that were not synced, and that no later one synced, are undone.
+- `crash(power=True)`: the power goes. Commits that were not synced, and that no later one synced, are undone: all of
+  them, or the latest, since a system writes also what nobody asks it to.
 - `disk.room_bytes`: what may still be written. A commit that needs more raises StoreFull and gives up the
   ballast; whoever wants the disk to recover raises the number.
 - `disk.failure`: from now on every commit and read raises StoreFailed with this text. With
@@ -94,6 +95,8 @@ class MemoryDisk:
         }
         self.uniques: dict[str, int] = {}
         self.undo: list[tuple[dict[Any, Any], Any, Any]] = []
+        #: For each commit that was not synced: how long `undo` was before it.
+        self.unsynced: list[int] = []
         # Indexes of the rows.
         self.bases: Ordered[int] = Ordered()
         self.ready: dict[tuple[str, int], Ordered[int]] = {}
@@ -105,6 +108,11 @@ class MemoryDisk:
         if old is not value:
             self.undo.append((table, key, old))
             self._set(table, key, old, value)
+
+    def sync(self) -> None:
+        """Let nothing that has happened be undone any more."""
+        self.undo.clear()
+        self.unsynced.clear()
 
     def undo_to(self, length: int) -> None:
         """Undo changes until only this many are left that could be."""
@@ -160,7 +168,7 @@ class MemoryStore:
         next_position, next_lease = disk.marks["position"], disk.marks["lease"]
         disk.marks["position"] += MARK_STEP
         disk.marks["lease"] += MARK_STEP
-        disk.undo.clear()
+        disk.sync()
         dead: dict[str, int] = {}
         for letter in disk.tables[Dead].values():
             dead[letter.mailbox] = dead.get(letter.mailbox, 0) + 1
@@ -196,7 +204,9 @@ class MemoryStore:
             raise
         # A mark that has risen is synced: numbers that it frees may be used, and seen by others, from here on.
         if synchronous is Synchronous.FULL or disk.marks != marks or len(disk.undo) > UNDO_MAX:
-            disk.undo.clear()
+            disk.sync()
+        else:
+            disk.unsynced.append(before)
         return Committed(duplicates)
 
     def read_ready(self, mailbox: str, priority: int, after: int, messages_max: int) -> list[Row]:
@@ -299,15 +309,20 @@ class MemoryStore:
         if self._is_open:
             self._is_open = False
             self.disk.holder = None
-            self.disk.undo.clear()
+            self.disk.sync()
 
-    def crash(self, *, power: bool = False) -> MemoryDisk:
-        """Leave the disk as a killed process would, or as a power cut would, and return it."""
+    def crash(self, *, power: bool = False, kept: float = 0.0) -> MemoryDisk:
+        """Leave the disk as a killed process would, or as a power cut would, and return it.
+
+        `kept`: the share, from the oldest on, of the commits that were not synced and survive the power all the same.
+        """
         if self._is_open:
             self._is_open = False
             self.disk.holder = None
-            if power:
-                self.disk.undo_to(0)
+            if power and (unsynced := self.disk.unsynced):
+                survivors = int(len(unsynced) * kept)
+                if survivors < len(unsynced):
+                    self.disk.undo_to(unsynced[survivors])
         return self.disk
 
     # ---- commits ----

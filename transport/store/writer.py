@@ -285,7 +285,8 @@ class Writer:
     def _states(self, changes: Changes) -> None:
         self._many("DELETE FROM actor_states WHERE mailbox = ?", [(key,) for key in changes.states_gone])
         self._many(
-            _STATE, [(s.mailbox, s.number, s.blob, seal_of(s.mailbox, s.number, s.blob)) for s in changes.states.values()]
+            _STATE,
+            [(s.mailbox, s.number, s.blob, seal_of(s.mailbox, s.number, s.blob)) for s in changes.states.values()],
         )
 
     def _many(self, sql: str, rows: Sequence[Sequence[Value]]) -> None:
