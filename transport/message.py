@@ -221,6 +221,9 @@ class Outcome(msgspec.Struct, array_like=True, gc=False):
     result: bytes = b""
     retry: Retry | None = None
     follows: list[Follow] | None = None
+    #: The state of a durable actor after this message, if the message changed it: kept in the commit that ends the
+    #: message, or not at all. Brokers do not read it.
+    snapshot: bytes | None = None
 
 
 class Aftermath(msgspec.Struct, array_like=True, gc=False):

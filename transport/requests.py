@@ -102,9 +102,10 @@ class Count(msgspec.Struct):
 
 
 class PurgeMailbox(msgspec.Struct):
-    """Drop every message of a mailbox that is not out with a worker."""
+    """Drop every message of a mailbox that is not out with a worker; of an actor its durable state too, if asked."""
 
     mailbox: str
+    state: bool = False
 
 
 class Revoke(msgspec.Struct):
@@ -131,6 +132,19 @@ class Fetched(msgspec.Struct):
     """(id, state, encoded Result) for each id of which something is known."""
 
     results: list[tuple[str, int, bytes]]
+
+
+class FetchState(msgspec.Struct):
+    """The durable state of the actor with this mailbox, after all that its host has settled before it asked."""
+
+    mailbox: str
+
+
+class FetchedState(msgspec.Struct):
+    """What its host encoded, and the lease of the message that made it; 0 and empty for an actor without a state."""
+
+    number: int = 0
+    snapshot: bytes = b""
 
 
 class Declare(msgspec.Struct):
@@ -196,4 +210,5 @@ SHAPES: dict[Op, tuple[type[msgspec.Struct], type[msgspec.Struct]]] = {
     Op.RESULTS: (FetchResults, Fetched),
     Op.STATUS: (StatusRequest, Status),
     Op.DECLARE: (Declare, Count),
+    Op.STATE: (FetchState, FetchedState),
 }

@@ -273,6 +273,7 @@ class Op(enum.IntEnum):
     RESULTS = 9
     STATUS = 10
     DECLARE = 11
+    STATE = 12
 
 
 class Request(_Verb, tag=21):
@@ -339,12 +340,17 @@ class Confirm(_Verb, tag=42):
 
 
 class Deliver(_Verb, tag=43):
-    """Run these. They are leased to this session, under one lease, on disk."""
+    """Run these. They are leased to this session, under one lease, on disk.
+
+    `since`: of an actor's messages, the first lease under which the session has the actor now. While it stays the same,
+    nobody else has had the actor, and what the session knows of its state is so; else the session asks (Op.STATE).
+    """
 
     partition: int
     epoch: int
     lease: int
     deliveries: Annotated[list[Delivery], msgspec.Meta(max_length=ITEMS_MAX)]
+    since: int = 0
 
 
 class Recall(_Verb, tag=44):

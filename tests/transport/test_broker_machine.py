@@ -154,9 +154,9 @@ class BrokerMachine(RuleBasedStateMachine):
     def revoke(self, which: int, terminate: bool) -> None:
         self.world.revoke(which, terminate=terminate)
 
-    @rule(mailbox=st.sampled_from(MAILBOXES))
-    def purge(self, mailbox: str) -> None:
-        self.world.purge(mailbox)
+    @rule(mailbox=st.sampled_from(MAILBOXES), state=st.booleans())
+    def purge(self, mailbox: str, state: bool) -> None:
+        self.world.purge(mailbox, state=state)
 
     @rule(op=st.sampled_from([Op.DEAD_REDRIVE, Op.DEAD_REDRIVE, Op.DEAD_PURGE]))
     def act_on_the_dead(self, op: Op) -> None:

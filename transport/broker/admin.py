@@ -23,6 +23,7 @@ from ..requests import (
     Declare,
     Fetched,
     FetchResults,
+    FetchState,
     Forget,
     Mailboxes,
     MailboxInfo,
@@ -43,6 +44,7 @@ from .past import Past, decode_past
 from .places import Places
 from .removal import Removal
 from .sessions import Session
+from .states import States
 
 _encoder = msgspec.msgpack.Encoder()
 _decoders: dict[Op, msgspec.msgpack.Decoder[Any]] = {
@@ -63,10 +65,11 @@ class Waiting(msgspec.Struct):
 class Admin:
     """Answers requests."""
 
-    def __init__(self, desk: Desk, places: Places, removal: Removal) -> None:
+    def __init__(self, desk: Desk, places: Places, removal: Removal, states: States) -> None:
         self._desk = desk
         self._places = places
         self.removal = removal
+        self._states = states
         self._reads: dict[int, Waiting] = {}
         #: Dead letters that are gone as soon as it is committed: a read from before may still show them.
         self._acted: dict[int, None] = {}
@@ -89,6 +92,10 @@ class Admin:
                 self._read_dead(session, request.number, op, params)
             case PurgeMailbox():
                 self._answer(session, request.number, Count(self.removal.purge(params.mailbox)))
+                if params.state:
+                    self._states.forget(params.mailbox)
+            case FetchState():
+                self._states.fetch(session, request.number, params.mailbox)
             case Revoke():
                 self._answer(session, request.number, Count(self.removal.revoke(params)))
             case Forget():

@@ -128,4 +128,4 @@ def _without_deliveries(verb: FromBroker, undone: set[int]) -> FromBroker | None
     if not isinstance(verb, Deliver):
         return verb
     deliveries = [delivery for delivery in verb.deliveries if delivery.position not in undone]
-    return Deliver(verb.partition, verb.epoch, verb.lease, deliveries) if deliveries else None
+    return Deliver(verb.partition, verb.epoch, verb.lease, deliveries, verb.since) if deliveries else None

@@ -8,7 +8,7 @@
 |                              | Started, Progress), `deaths` (Report), `results` (Watch), `admin`       |
 | LinksClosed, PagesRead, Tick | `links`, `deaths`                                                       |
 | Persisted, PersistFailed     | `commits`: what waited for a commit leaves, or is made anew             |
-| RowsRead, ResultsRead, ...   | `rows`, `recovery`, `results`, `admin`                                  |
+| RowsRead, ResultsRead, ...   | `rows`, `recovery`, `results`, `admin`, `states`                        |
 
 Then, once a pass: what is due becomes ready, `dispatch` matches ready messages with credit, and the journal is cut into
 one Persist. Nothing that depends on a record leaves before its commit (spec D7).
@@ -68,6 +68,7 @@ from .events import (
     ResultsRead,
     RoomRegained,
     RowsRead,
+    StatesRead,
     Stop,
     Sweep,
     Tick,
@@ -87,6 +88,7 @@ from .schedule import NEVER, Schedule
 from .sessions import Session
 from .settings import BrokerSettings
 from .settling import Settling
+from .states import States
 from .suspects import Suspects
 
 #: The broker looks at its clock at least this often, so that it notices when it was itself paused (microseconds).
@@ -110,7 +112,8 @@ class Broker:
         self.rows = Rows(desk, self.schedule)
         self.places = Places(desk, self.schedule, self.suspects)
         self.endings = Endings(desk, self.watching, self.places)
-        self.settling = Settling(desk, self.watching, self.endings, self.places)
+        self.states = States(desk)
+        self.settling = Settling(desk, self.watching, self.endings, self.places, self.states)
         self.deaths = Deaths(desk, self.watching, self.endings, self.settling, self.places)
         leasing = Leasing(desk)
         nodes = Nodes(desk)
@@ -121,7 +124,7 @@ class Broker:
         self.accepting = Accepting(desk, self.schedule)
         self.commits = Commits(desk, self.accepting, self.watching)
         removal = Removal(desk, self.endings, self.schedule, self.suspects, self.accepting)
-        self.admin = Admin(desk, self.places, removal)
+        self.admin = Admin(desk, self.places, removal, self.states)
         self.recovery = Recovery(desk, self.schedule, self.places, self.rows, self.deaths)
         self._first = self.recovery.tables(recovered)
         #: Token of the read that recovery waits for; events wait with it.
@@ -190,6 +193,8 @@ class Broker:
                     self.admin.results_read(event)
             case DeadRead():
                 self.admin.dead_read(event)
+            case StatesRead():
+                self.states.read(event)
             case PagesRead():
                 self.deaths.pages(event)
             case PersistFailed():

@@ -248,6 +248,8 @@ class Desk:
 
     def own(self, mailbox: Mailbox, session: Session | None) -> None:
         """Give an actor to this session, or take it away."""
+        if mailbox.owner is not session:
+            mailbox.since = 0
         if mailbox.owner is not None:
             mailbox.owner.owned.pop(mailbox.name, None)
         mailbox.owner = session

@@ -13,7 +13,7 @@ from __future__ import annotations
 import msgspec
 
 from ..codec import BadFrame
-from ..store.records import Dead, Record, ResultRow, Row, Synchronous
+from ..store.records import ActorState, Dead, Record, ResultRow, Row, Synchronous
 from ..verbs import FromBroker, Report, ToBroker
 
 # --- events ------------------------------------------------------------------------------------------------------
@@ -91,6 +91,13 @@ class DeadRead(msgspec.Struct, frozen=True):
     letters: list[Dead]
 
 
+class StatesRead(msgspec.Struct, frozen=True):
+    """The answer to ReadStates."""
+
+    token: int
+    states: list[ActorState]
+
+
 class PagesRead(msgspec.Struct, frozen=True):
     """The answer to ReadPages: what the pages of a dead node's children on this host told, if any were found.
 
@@ -119,6 +126,7 @@ Event = (
     | RowsRead
     | ResultsRead
     | DeadRead
+    | StatesRead
     | PagesRead
     | Tick
     | Drain
@@ -193,6 +201,13 @@ class ReadDead(msgspec.Struct, frozen=True):
     ids: list[str] = []
 
 
+class ReadStates(msgspec.Struct, frozen=True):
+    """Store.read_states, answered with StatesRead."""
+
+    token: int
+    mailboxes: list[str]
+
+
 class ReadPages(msgspec.Struct, frozen=True):
     """Look on this host for the pages of this node's children (spec D16); answered with PagesRead.
 
@@ -242,6 +257,7 @@ Effect = (
     | ReadRows
     | ReadResults
     | ReadDead
+    | ReadStates
     | ReadPages
     | Sweep
     | WakeAt

@@ -37,6 +37,8 @@ class Leasing:
         durability = mailbox.strongest
         number = desk.next_lease
         desk.next_lease += 1
+        if mailbox.is_actor and not mailbox.since:
+            mailbox.since = number
         lease = Lease(number, session, session.link, len(messages), durability, desk.now.wall)
         if durability:
             desk.journal.write(LeaseRecord(number, session.id, [message.position for message in messages]), durability)
@@ -62,16 +64,16 @@ class Leasing:
             deliveries.append(Delivery(position, envelope, name, handed, expires_in, again))
             size += len(envelope.body)
             if size >= DELIVER_BYTES or len(deliveries) >= DELIVERIES_A_VERB:
-                self._say(session, lease, deliveries, size)
+                self._say(session, lease, deliveries, size, mailbox.since)
                 deliveries = []
                 size = 0
         mailbox.acquired += len(messages)
         if deliveries:
-            self._say(session, lease, deliveries, size)
+            self._say(session, lease, deliveries, size, mailbox.since)
 
-    def _say(self, session: Session, lease: Lease, deliveries: list[Delivery], size: int) -> None:
+    def _say(self, session: Session, lease: Lease, deliveries: list[Delivery], size: int, since: int) -> None:
         desk = self._desk
         size += len(deliveries) * DELIVERY_BYTES + VERB_BYTES
-        deliver = Deliver(desk.partition, desk.epoch, lease.id, deliveries)
+        deliver = Deliver(desk.partition, desk.epoch, lease.id, deliveries, since)
         desk.outflow.promise(session, size)
         desk.journal.say(session, deliver, lease.link, size)

@@ -156,6 +156,7 @@ class Mailbox:
         "name",
         "owner",
         "scheduled",
+        "since",
         "started",
         "starved",
         "strongest",
@@ -183,6 +184,8 @@ class Mailbox:
         self.actor_class = name[len(ACTOR_PREFIX) :].rsplit(":", 1)[0] if self.is_actor else ""
         #: An actor's: the child that has it, for as long as that child's session is there.
         self.owner: Session | None = None
+        #: An actor's: the first lease that its owner got of it; 0: the next lease is.
+        self.since = 0
         #: An actor's: its unsettled messages that are suspects.
         self.suspects = 0
 

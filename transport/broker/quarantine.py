@@ -58,9 +58,10 @@ class Quarantine:
                 aside.append((service, entry))
                 continue
             self._desk.uncount(message)
-            self._leasing.lease(session, mailbox, [message])
             if mailbox.is_actor:
+                # First, so that its lease is known as the new owner's first.
                 self._desk.own(mailbox, session)
+            self._leasing.lease(session, mailbox, [message])
             break
         for service, entry in aside:
             suspects.put(service, entry)

@@ -20,6 +20,7 @@ from .places import Places
 from .redelivery import requeue_delay
 from .results import Watching
 from .sessions import Session
+from .states import States
 
 #: Of a batch of settles, every so many a runtime is learned from; a slow one always.
 LEARN_EVERY = 16
@@ -43,8 +44,9 @@ _state = msgspec.msgpack.Decoder(_State)
 class Settling:
     """Applies outcomes."""
 
-    def __init__(self, desk: Desk, watching: Watching, endings: Endings, places: Places) -> None:
+    def __init__(self, desk: Desk, watching: Watching, endings: Endings, places: Places, states: States) -> None:
         self._desk = desk
+        self._states = states
         self._watching = watching
         self._endings = endings
         self._places = places
@@ -86,6 +88,8 @@ class Settling:
                     kept.append((message, outcome))
                 if outcome.follows:
                     self._follow(message, outcome)
+                if outcome.snapshot is not None:
+                    self._states.keep(message, outcome)
             elif state == State.RETRY:
                 self._retry(message, outcome)
             elif state == State.REQUEUED:
@@ -110,6 +114,8 @@ class Settling:
             self._watching.store(message, outcome.state, outcome.result)
         if outcome.follows:
             self._follow(message, outcome)
+        if outcome.snapshot is not None:
+            self._states.keep(message, outcome)
         desk.counts.settled += 1
         desk.end(message)
 

@@ -31,11 +31,13 @@ from ..broker.events import (
     ReadReady,
     ReadResults,
     ReadRows,
+    ReadStates,
     Received,
     ResultsRead,
     RoomRegained,
     RowsRead,
     Send,
+    StatesRead,
     Stop,
     Sweep,
     Tick,
@@ -256,6 +258,8 @@ class SimBroker:
                     after=effect.after, limit=effect.limit, mailbox=effect.mailbox, name=effect.name, ids=effect.ids
                 )
                 self.apply(DeadRead(effect.token, letters))
+            case ReadStates():
+                self.apply(StatesRead(effect.token, store.read_states(effect.mailboxes)))
             case ReadPages():
                 if self._pages is not None:
                     self.apply(PagesRead(effect.node, self._pages(effect.node, effect.sessions)))

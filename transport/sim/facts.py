@@ -10,7 +10,7 @@ from collections import Counter
 import msgspec
 
 from ..message import Envelope
-from ..store.records import Dead, ResultRow
+from ..store.records import ActorState, Dead, ResultRow
 
 
 class Known(msgspec.Struct):
@@ -37,6 +37,7 @@ class Remains(msgspec.Struct):
     dead: dict[int, Dead]
     numbers: dict[str, int]
     leases: dict[int, None]
+    states: dict[str, ActorState] = {}
 
 
 class Facts:
@@ -49,6 +50,8 @@ class Facts:
         #: Positions of which a child said a terminal outcome; (position, lease) that it gave back or asked for again.
         self.said: dict[int, int] = {}
         self.renewed: dict[int, None] = {}
+        #: (position, lease) -> the state of its actor that the child said with its end.
+        self.snapshots: dict[tuple[int, int], bytes] = {}
         self.returned: dict[tuple[int, int], None] = {}
         #: Deaths of processes, nodes and links with this id's body running, or only held.
         self.died = Counter[str]()

@@ -17,6 +17,7 @@ import msgspec
 
 from ..codec import cut_group, encode_publish
 from ..message import Delivery, Envelope, Outcome
+from ..requests import FetchedState, FetchState
 from ..verbs import (
     PROTOCOL_VERSION,
     Applied,
@@ -30,11 +31,14 @@ from ..verbs import (
     Goodbye,
     Hello,
     Holding,
+    Op,
     Ping,
     Pong,
     Publish,
     Recall,
+    Reply,
     Report,
+    Request,
     Reset,
     Return,
     RingEntry,
@@ -49,6 +53,7 @@ from .broker import SimBroker
 
 #: A link that is silent for so long is closed by the broker's driver, and not believed by its peer (microseconds).
 SILENCE = 6_000_000
+_fetched = msgspec.msgpack.Decoder(FetchedState)
 
 
 class Network:
@@ -143,7 +148,11 @@ class Peer:
             if isinstance(verb, Ping):
                 self.say(Pong(verb.number))
             elif isinstance(verb, Applied):
-                self.outbox = {number: said for number, said in self.outbox.items() if number > verb.number}
+                self.outbox = {
+                    number: said
+                    for number, said in self.outbox.items()
+                    if number > verb.number or isinstance(said, Request)
+                }
             elif isinstance(verb, Welcome):
                 self.welcomed = True
                 for said in self.outbox.values():
@@ -207,6 +216,7 @@ class Body(msgspec.Struct):
     delivery: Delivery
     lease: int
     running: bool = False
+    since: int = 0
 
 
 class SimChild(Peer):
@@ -239,6 +249,10 @@ class SimChild(Peer):
         self.again: dict[int, Body] = {}
         #: Bodies that ran to their end and whose outcome was lost with the process: (position, lease).
         self.finished: list[tuple[int, int]] = []
+        #: By mailbox what it knows of an actor's state: since which lease it has the actor, and the state; None: asked.
+        self.states: dict[str, tuple[int, bytes | None]] = {}
+        #: Questions for a state, by their number: the mailbox, and since when it had the actor.
+        self.asked: dict[int, tuple[str, int]] = {}
 
     def forget_link(self) -> None:
         super().forget_link()
@@ -254,11 +268,28 @@ class SimChild(Peer):
             for delivery in verb.deliveries:
                 body = self.held.get(delivery.position)
                 place = self.again if body is not None and body.running else self.held
-                place[delivery.position] = Body(delivery, verb.lease)
+                place[delivery.position] = Body(delivery, verb.lease, since=verb.since)
         elif isinstance(verb, Recall):
             self.give_back(verb.positions or [*self.held, *self.again])
         elif isinstance(verb, Attached):
             self.attached = True
+        elif isinstance(verb, Reply):
+            self.outbox.pop(verb.number, None)
+            mailbox, since = self.asked.pop(verb.number, ("", 0))
+            if self.states.get(mailbox) == (since, None):
+                self.states[mailbox] = (since, _fetched.decode(verb.value).snapshot)
+
+    def state_of(self, body: Body) -> bytes | None:
+        """The state of this delivery's actor before it; None: the broker was asked, and has not answered."""
+        mailbox = body.delivery.mailbox
+        since, state = self.states.get(mailbox, (0, None))
+        if since != body.since:
+            self.states[mailbox] = (body.since, None)
+            params = msgspec.Raw(msgspec.msgpack.encode(FetchState(mailbox)))
+            self.asked[self.number + 1] = (mailbox, body.since)
+            self.add(lambda number: Request(number, Op.STATE, params))
+            return None
+        return state
 
     @property
     def may_start(self) -> bool:

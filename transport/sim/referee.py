@@ -13,6 +13,7 @@ broker's records and verbs are judged by them. Its judgements, by the names that
 - D7: no Deliver leaves before its lease, no Confirm before its number, is in the store; no position and no lease has
   the number of an older one; whose number is in the store is never unknown.
 - POISON: a dead letter is one once, with its story, and stays in the store.
+- STATE: an actor's state is written with the end of the message that left it (`states.py`).
 - TIME: nothing goes out before it is due or after it has expired.
 
 All raise AssertionError. A power cut is announced by `lost_power`: what was promised less than that may be lost in it.
@@ -31,6 +32,7 @@ from ..codec import decode_envelopes
 from ..message import MAX_DELIVERIES_DEFAULT, TERMINAL, Envelope, Kind, Result, State
 from ..store.memory import MemoryDisk
 from ..store.records import (
+    ActorState,
     Append,
     Dead,
     DeadGone,
@@ -48,6 +50,7 @@ from ..store.records import (
 from ..store.records import Past as PastRecord
 from ..verbs import Confirm, Deliver, Durability, FromBroker, Refusal, Welcome
 from .facts import Facts, Known, Remains
+from .states import StateReferee
 
 _result = msgspec.msgpack.Decoder(Result)
 
@@ -64,6 +67,7 @@ class Referee:
     ) -> None:
         """`durability` is that of mailboxes that `durabilities` does not name."""
         self.facts = facts
+        self.states = StateReferee(facts)
         #: How often each judgement had something to judge.
         self.judged = Counter[str]()
         self.durabilities = durabilities
@@ -75,6 +79,8 @@ class Referee:
         self.first: dict[str, int] = {}
         self.rows: dict[int, int] = {}
         self.gone: dict[int, int] = {}
+        #: What the commit that is judged has ended.
+        self._ended: dict[int, Known] = {}
         self.terminal: dict[str, ResultRow] = {}
         self.ends: dict[str, str] = {}
         self.dead: dict[int, Dead] = {}
@@ -134,6 +140,7 @@ class Referee:
         results = {record.id: record for record in records if isinstance(record, ResultRow)}
         purged = {record.mailbox for record in records if isinstance(record, Purge)}
         again = {record.base for record in records if isinstance(record, Append)}
+        self._ended = {}
         for record in records:
             match record:
                 case Append():
@@ -171,6 +178,8 @@ class Referee:
                         self.numbers.pop(session, None)
                 case _:
                     pass
+        self.states.committed(records, self._ended)
+        self.judged["STATE"] = self.states.judged
 
     def _appended(self, record: Append) -> None:
         assert record.base not in self.rows, f"row {record.base} was there before"
@@ -257,7 +266,7 @@ class Referee:
         assert old & mask == old, f"row {base}: what was gone came back"
         for index in range(count):
             if (mask & ~old) >> index & 1:
-                known = self.known[base + index]
+                known = self._ended[base + index] = self.known[base + index]
                 self.ends[known.envelope.id] = self._reason(known, dead, results, purged, again)
         self.gone[base] = mask
         if mask == full:
@@ -392,6 +401,7 @@ class Referee:
                 dict(tables[Dead]),
                 {session: record.number for session, record in tables[Session].items()},
                 dict.fromkeys(tables[Lease]),
+                dict(tables[ActorState]),
             ),
             Durability.PROCESS,
         )
@@ -413,6 +423,10 @@ class Referee:
                 assert position in before, f"LOSS: {known.envelope.id} was settled, and is back after the broker's end"
                 assert position in after, f"LOSS: {known.envelope.id} did not survive the broker's end"
         self._counts_remain(disk, lost, after)
+        self.states.remains(
+            disk.states,
+            {name: lost is None or self.durability(name) > lost for name in self.states.states},
+        )
         if lost is not None:
             self.excuse(lost)
         self.terminal = {id: row for id, row in self.terminal.items() if disk.results.get(id) == row}

@@ -15,7 +15,7 @@ import msgspec
 from ..broker.settings import BrokerSettings
 from ..clock import Now
 from ..message import Envelope, Flag, Follow, Kind, More, Outcome, Result, Retry, State
-from ..requests import DeadFilter, Declare, PurgeMailbox, Revoke
+from ..requests import DeadFilter, Declare, FetchedState, PurgeMailbox, Revoke
 from ..store.memory import MemoryDisk
 from ..store.records import Lease, Record
 from ..verbs import ChildKind, Durability, FromBroker, Goodbye, Op, Reply, Report, Request
@@ -41,6 +41,8 @@ TASKS = {
     "poison": (SAFE, 10),
     "early_poison": (0, 10),
 }
+#: As messages of an actor they leave its state as it is. The state of any other is the positions that it handled.
+UNCHANGING = ("late", "early_slow")
 TASK_MAILBOXES = ["disk", "other", "small", "process", "memory"]
 MAILBOXES = (*TASK_MAILBOXES, "actor:Counter:a", "actor:Counter:b")
 #: Messages that the mailbox "small" may hold.
@@ -114,6 +116,17 @@ class World:
         session = self.sessions_by_link.get(link)
         if session is not None:
             self.referee.sent(session, verb)
+            if isinstance(verb, Reply):
+                self._state_told(session, verb)
+
+    def _state_told(self, session: str, reply: Reply) -> None:
+        """STATE: who asks for an actor's state is told what is on the disk."""
+        for child in self.children:
+            if child.session == session and reply.number in child.asked:
+                kept = self.referee.states.states.get(child.asked[reply.number][0])
+                told = msgspec.msgpack.decode(reply.value, type=FetchedState)
+                self.referee.states.judged += 1
+                assert told.snapshot == (kept.blob if kept is not None else b""), f"STATE: {session} is told {told}"
 
     def _persisting(self, records: list[Record]) -> None:
         """CREDIT, at the end of the pass that gave."""
@@ -282,6 +295,12 @@ class World:
         envelope = delivery.envelope
         position = delivery.position
         runtime = TASKS[envelope.name][1]
+        state = b""
+        if envelope.kind == Kind.ACTOR:
+            known = child.state_of(body)
+            if known is None:
+                return
+            state = known
         outcome = Outcome(position, body.lease, State.SUCCESS, runtime, encoded_result(State.SUCCESS))
         if envelope.kind == Kind.AFTERMATH:
             outcome.result = b""
@@ -304,6 +323,10 @@ class World:
             self.facts.renewed[position] = None
         else:
             self.facts.said[position] = outcome.state
+        if envelope.kind == Kind.ACTOR and outcome.state == State.SUCCESS and envelope.name not in UNCHANGING:
+            handled = [*msgspec.msgpack.decode(state, type=list[int]), position] if state else [position]
+            outcome.snapshot = self.facts.snapshots[position, body.lease] = msgspec.msgpack.encode(handled)
+            child.states[delivery.mailbox] = (body.since, outcome.snapshot)
         child.settle([outcome])
 
     def work(self, child: SimChild, how: str) -> None:
@@ -417,11 +440,11 @@ class World:
             self.facts.revoked[ids[which % len(ids)]] = None
             self.ask(Op.REVOKE, Revoke([ids[which % len(ids)]], terminate))
 
-    def purge(self, mailbox: str) -> None:
-        """Purge a mailbox."""
+    def purge(self, mailbox: str, *, state: bool = False) -> None:
+        """Purge a mailbox, of an actor with its state."""
         if self.operator.welcomed:
             self.facts.purged[mailbox] = self.sim.broker.desk.next_position - 1
-            self.ask(Op.PURGE, PurgeMailbox(mailbox))
+            self.ask(Op.PURGE, PurgeMailbox(mailbox, state))
 
     def act_on_the_dead(self, op: Op) -> None:
         """Redrive or purge all dead letters."""
@@ -550,7 +573,16 @@ class World:
             assert end is not None or envelope.id in self.facts.excused, f"LOSS: {envelope.id}"
             if envelope.name == "poison" and envelope.kind == Kind.TASK and envelope.id not in self.facts.excused:
                 assert end in ENDS_OF_POISON, f"POISON: {envelope.id} is {end}"
+        self._states_are_what_was_handled()
         self._everybody_goes()
+
+    def _states_are_what_was_handled(self) -> None:
+        """STATE: no actor has handled a message twice, and in the order of its leases."""
+        for mailbox, state in self.referee.states.states.items():
+            handled = msgspec.msgpack.decode(state.blob, type=list[int])
+            assert len(set(handled)) == len(handled), f"STATE: {mailbox} has handled {handled}"
+            leases = [known.leased[2] for at in handled if (known := self.referee.known[at]).leased is not None]
+            assert leases == sorted(leases), f"STATE: {mailbox} has handled {handled} under {leases}"
 
     def _everybody_goes(self) -> None:
         for peer in self.everybody:

@@ -31,8 +31,10 @@ from ..broker.events import (
     ReadReady,
     ReadResults,
     ReadRows,
+    ReadStates,
     ResultsRead,
     RowsRead,
+    StatesRead,
     Sweep,
 )
 from ..errors import GreenroomError, StoreFull
@@ -43,7 +45,7 @@ from .wakeup import Wakeup
 #: Records in one commit. More wait for the next: a commit that never ends confirms nothing.
 GROUP_RECORDS_MAX: Final = 20_000
 
-Read = ReadReady | ReadDue | ReadRows | ReadResults | ReadDead
+Read = ReadReady | ReadDue | ReadRows | ReadResults | ReadDead | ReadStates
 
 
 class NoRoom(msgspec.Struct, frozen=True):
@@ -73,7 +75,7 @@ class _Resume(msgspec.Struct, frozen=True):
     pass
 
 
-Answer = Persisted | RowsRead | ResultsRead | DeadRead | NoRoom | Broken | Room
+Answer = Persisted | RowsRead | ResultsRead | DeadRead | StatesRead | NoRoom | Broken | Room
 _Job = Persist | Read | Sweep | _AskForRoom | _Resume | None
 
 
@@ -183,7 +185,7 @@ class StoreKeeper:
         self._answer(Persisted(last, committed.duplicates))
         return True
 
-    def _read(self, job: Read) -> RowsRead | ResultsRead | DeadRead:
+    def _read(self, job: Read) -> RowsRead | ResultsRead | DeadRead | StatesRead:
         store = self._store
         if isinstance(job, ReadReady):
             rows = store.read_ready(job.mailbox, job.priority, job.after, job.messages_max)
@@ -194,6 +196,8 @@ class StoreKeeper:
             return RowsRead(job.token, store.read_rows(job.positions))
         if isinstance(job, ReadResults):
             return ResultsRead(job.token, store.read_results(job.ids, self._now_wall()))
+        if isinstance(job, ReadStates):
+            return StatesRead(job.token, store.read_states(job.mailboxes))
         return DeadRead(
             job.token,
             store.read_dead(after=job.after, limit=job.limit, mailbox=job.mailbox, name=job.name, ids=job.ids),
