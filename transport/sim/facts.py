@@ -52,6 +52,8 @@ class Facts:
         self.renewed: dict[int, None] = {}
         #: (position, lease) -> the state of its actor that the child said with its end.
         self.snapshots: dict[tuple[int, int], bytes] = {}
+        #: The same -> the state that it knew before, where that is known.
+        self.before: dict[tuple[int, int], bytes] = {}
         self.returned: dict[tuple[int, int], None] = {}
         #: Deaths of processes, nodes and links with this id's body running, or only held.
         self.died = Counter[str]()

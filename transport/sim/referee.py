@@ -178,7 +178,7 @@ class Referee:
                         self.numbers.pop(session, None)
                 case _:
                     pass
-        self.states.committed(records, self._ended)
+        self.states.committed(records, self._ended, max(self.used, default=0))
         self.judged["STATE"] = self.states.judged
 
     def _appended(self, record: Append) -> None:

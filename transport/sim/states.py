@@ -1,7 +1,8 @@
 """STATE: what a referee knows of the states of durable actors, and how it judges them.
 
 A state that is committed stands in the commit that ends the message that made it, and was said by the child that held
-this message, under the lease that was its last. Nothing is written under a lease that is over, nothing twice, and
+this message, under the lease that was its last. It follows upon the state that was there: nobody has worked from an
+older one. Nothing is written under a lease that is over, nothing twice, and
 what a message left that has ended in success is not left out. What is on a disk after a broker's end is what was there.
 """
 
@@ -23,8 +24,10 @@ class StateReferee:
         self.judged = 0
         #: What is on the disk.
         self.states: dict[str, ActorState] = {}
+        #: By mailbox the newest lease when its state was taken away: whoever had a message then knew the old state.
+        self._taken: dict[str, int] = {}
 
-    def committed(self, records: Sequence[Record], ended: Mapping[int, Known]) -> None:
+    def committed(self, records: Sequence[Record], ended: Mapping[int, Known], newest_lease: int) -> None:
         """Judge one commit. `ended`: the messages whose rows lost them in it."""
         said = {
             (known.mailbox, known.leased[2], self.facts.snapshots[position, known.leased[2]]): position
@@ -47,11 +50,22 @@ class StateReferee:
                 )
                 assert position not in written, f"STATE: the state that {position} left is written twice"
                 written[position] = None
+                self._follows(record, position)
                 self.states[record.mailbox] = record
             elif isinstance(record, ActorStatesGone):
                 for mailbox in record.mailboxes:
                     self.states.pop(mailbox, None)
+                    self._taken[mailbox] = newest_lease
         self._nothing_left_out(records, ended, said, written)
+
+    def _follows(self, record: ActorState, position: int) -> None:
+        known = self.facts.before.get((position, record.number))
+        if known is None or record.number <= self._taken.get(record.mailbox, 0):
+            return
+        self.judged += 1
+        state = self.states.get(record.mailbox)
+        there = state.blob if state is not None else b""
+        assert known == there, f"STATE: {position} changes {known!r} of {record.mailbox}, which has {there!r} by now"
 
     def _nothing_left_out(
         self,

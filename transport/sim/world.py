@@ -324,6 +324,7 @@ class World:
         else:
             self.facts.said[position] = outcome.state
         if envelope.kind == Kind.ACTOR and outcome.state == State.SUCCESS and envelope.name not in UNCHANGING:
+            self.facts.before[position, body.lease] = state
             handled = [*msgspec.msgpack.decode(state, type=list[int]), position] if state else [position]
             outcome.snapshot = self.facts.snapshots[position, body.lease] = msgspec.msgpack.encode(handled)
             child.states[delivery.mailbox] = (body.since, outcome.snapshot)
