@@ -25,7 +25,8 @@ class Actor:
     method is the actor's crash: the asker gets `ActorFailed`, and the actor is started anew.
     """
 
-    #: Its mailbox and state survive the process that hosts it.
+    #: Its state survives the process that hosts it: where a message has changed it, it is kept in the commit that ends
+    #: the message, both or neither. A message that raises leaves it as it was.
     durable: ClassVar[bool] = False
 
     def __init_subclass__(cls, **options: Any) -> None:
@@ -37,7 +38,18 @@ class Actor:
         """Called before the first message, in each incarnation."""
 
     def on_stop(self, reason: str) -> Any:
-        """Called before the actor goes away in order: not after a crash."""
+        """Called before the actor goes away in order: not after a crash. What it changes is not kept."""
+
+    def snapshot(self) -> Any:
+        """Return the state of a durable actor, a value that can be sent: all of its attributes, unless overridden.
+
+        Called after each message. It is compared with the last one by its bytes.
+        """
+        return vars(self)
+
+    def restore(self, state: Any) -> None:
+        """Take over what `snapshot` returned, before `on_start`: called on a new instance if there is a state."""
+        vars(self).update(state)
 
 
 #: Every class of actors of the process, by module and qualified name; a later definition takes the name over.

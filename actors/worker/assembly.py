@@ -7,11 +7,13 @@ clock are given; how bodies are run on top of it is the pool's.
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import Future
 
 from ...transport.clock import Clock
 from ...transport.message import Kind
 from ...transport.page_marks import Page
 from ...transport.peer.attachment import Attachment
+from ...transport.peer.contract import Promise
 from ...transport.verbs import ChildKind, Role
 from ..app import App
 from ..connecting import addresses_of
@@ -26,6 +28,7 @@ from .hands import AnyLine, AnyPipe
 from .hosting import Hosting
 from .limits import Deadlines
 from .outcomes import Outcomes
+from .states import Told
 from .station import Station
 
 
@@ -54,8 +57,10 @@ class Assembly:
         host: str,
         pid: int,
         wall: Callable[[], int] | None = None,
+        promise: Callable[[], Told] = Future[bytes],
     ) -> None:
-        """`wall` tells the wall time alone, where that costs less than both clocks."""
+        """`wall` tells the wall time alone, where that costs less than both clocks. `promise` makes one for whoever
+        waits in a body."""
         self.app = app
         self.pipe = pipe
         hosts_actors = config.kind == ChildKind.ACTORS
@@ -98,11 +103,17 @@ class Assembly:
             time_limit=config.time_limit,
             soft_time_limit=config.soft_time_limit,
         )
-        self.hosting = Hosting(self.executor, app.actors, clock)
+        self.hosting = Hosting(self.executor, app.actors, clock, fetch=self._fetch)
+        self._promise = promise
         self.executor.others[Kind.ACTOR] = self.hosting
         self.executor.others[Kind.AFTERMATH] = AftermathRunner(self.executor)
         #: The broker has taken this child in, and the parent was told.
         self.is_ready = False
+
+    def _fetch(self, mailbox: str) -> Promise[bytes]:
+        told = self._promise()
+        self.station.fetch(mailbox, told)
+        return told
 
     def _attached(self) -> None:
         if not self.is_ready:

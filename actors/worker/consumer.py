@@ -313,10 +313,10 @@ class Consumer:
         again = {one.position for one in verb.deliveries if one.redelivered}
         runs = self._leased_anew(again) if again else again
         room = 2 * WINDOW_MAX - self.ready
-        lease, boot, ready = verb.lease, now.boot, self._ready
+        lease, since, boot, ready = verb.lease, verb.since, now.boot, self._ready
         refused: list[Held] = []
         for delivery in verb.deliveries:
-            held = Held(delivery, lease, boot + delivery.expires_in if delivery.expires_in else 0)
+            held = Held(delivery, lease, boot + delivery.expires_in if delivery.expires_in else 0, False, since)
             if runs and delivery.position in runs:
                 self._again[delivery.position] = held
                 continue

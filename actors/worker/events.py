@@ -31,12 +31,16 @@ class ConsumerSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Held(msgspec.Struct, gc=False):
-    """One delivery in this child. `expires_at` is boot time; `expired`: its body must not run."""
+    """One delivery in this child. `expires_at` is boot time; `expired`: its body must not run.
+
+    `since`: of an actor's message, the first lease under which this child has the actor now.
+    """
 
     delivery: Delivery
     lease: int
     expires_at: int = 0
     expired: bool = False
+    since: int = 0
 
 
 class Batch(msgspec.Struct, gc=False):

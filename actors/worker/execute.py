@@ -36,6 +36,7 @@ from .coroutines import CONFIRM_SECONDS, coroutine_runner, done
 from .events import Held
 from .follows import after_failure, after_success
 from .handling import BUSY_FLAGS, Handling
+from .hands import Limits, Reporter
 from .outcomes import Outcomes
 from .tasklog import TaskLog
 
@@ -51,26 +52,6 @@ _TRACK_STARTED: Final = int(Flag.TRACK_STARTED)
 _Signal: Final = signals.Signal
 _AROUND_BODIES: Final = (signals.task_received, signals.task_prerun, signals.task_success, signals.task_postrun)
 _loads: Final[Callable[[bytes], Any]] = payload_msgpack.loads_quickly
-
-
-class Limits(Protocol):
-    """How a pool keeps a body within its time. Times are microseconds, 0: none."""
-
-    def begin(self, held: Held, soft: int, hard: int) -> None:
-        """This runner's body begins now, with these limits: raise SoftTimeLimitExceeded into it after `soft`."""
-        ...
-
-    def end(self, held: Held) -> None:
-        """It is over: nothing may be raised into it any more."""
-        ...
-
-
-class Reporter(Protocol):
-    """How a body's own states get to the broker."""
-
-    def progress(self, held: Held, result: bytes) -> None:
-        """Send an encoded result for a delivery that still runs."""
-        ...
 
 
 class OtherKind(Protocol):
@@ -113,6 +94,8 @@ class Executor:
         self.log = TaskLog()
         #: How messages of kinds other than TASK are run.
         self.others: dict[int, OtherKind] = {}
+        #: Told of a delivery whose outcome is not what came of its run.
+        self.replaced: Callable[[Held], None] = lambda _: None
         self._limits = limits
         self._reporter = reporter
         self._time_limit = time_limit
@@ -411,6 +394,7 @@ class Executor:
 
     def broken(self, held: Held, error: Exception) -> Outcome:
         """The outcome of a delivery that raised where nothing should: the process has others to run."""
+        self.replaced(held)
         with contextlib.suppress(Exception):
             # It may be the application's log that raises.
             self.log.failed(held.delivery.envelope, None, error, ExceptionInfo(error))
@@ -418,6 +402,7 @@ class Executor:
 
     def interrupted(self, held: Held, error: BaseException) -> Outcome:
         """The outcome of a delivery whose body was interrupted just before or after its own code."""
+        self.replaced(held)
         if isinstance(error, Terminated):
             return self.outcomes.revoked(held, "terminated")
         info = ExceptionInfo(error)

@@ -1,4 +1,7 @@
-"""What a station does its I/O with: sockets and pipes in a child process, simulated ones in a simulated child."""
+"""What a station does its I/O with: sockets and pipes in a child process, simulated ones in a simulated child.
+
+And what an executor tells of the bodies that it runs: to whoever limits them, and to the broker.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from typing import Protocol
 from ...transport.peer.attachment import Attachment
 from ...transport.peer.line import News
 from .control import FromChild, ToChild
+from .events import Held
 
 
 class AnyLine(Protocol):
@@ -81,4 +85,24 @@ class AnyWakeup(Protocol):
 
     def wait(self, timeout_milliseconds: int) -> None:
         """Wait until somebody wakes it, so long at most."""
+        ...
+
+
+class Limits(Protocol):
+    """How a pool keeps a body within its time. Times are microseconds, 0: none."""
+
+    def begin(self, held: Held, soft: int, hard: int) -> None:
+        """This runner's body begins now, with these limits: raise SoftTimeLimitExceeded into it after `soft`."""
+        ...
+
+    def end(self, held: Held) -> None:
+        """It is over: nothing may be raised into it any more."""
+        ...
+
+
+class Reporter(Protocol):
+    """How a body's own states get to the broker."""
+
+    def progress(self, held: Held, result: bytes) -> None:
+        """Send an encoded result for a delivery that still runs."""
         ...

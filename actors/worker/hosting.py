@@ -1,5 +1,9 @@
 """Actors in this child: one instance a named actor, made at its first message, gone with its first exception.
 
+A durable actor (`Actor.durable`) has a state that outlives its instances (`states.py`). It is asked for when this child
+gets the actor, restored before `on_start`, and taken anew after each message; where it has changed it is settled with
+the message's end. After a crash the next instance has the state that was there before the message.
+
 Owns the instances, by mailbox, and the running of messages of kind ACTOR. The consumer gives the messages of one actor
 one at a time and in order. `on_start` is called before an instance's first message, `on_stop` before it goes away in
 order. An exception of either, of the constructor or of a handler is the actor's crash: whoever asked gets
@@ -20,15 +24,18 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from ...transport.clock import Now
-from ...transport.errors import GreenroomError
+from ...transport.errors import EncodeError, GreenroomError
 from ...transport.message import Outcome, State
 from ..actor import methods_of
 from ..current import Frame, set_top_frame
 from ..errors import ActorFailed, NotRegistered, Terminated
 from ..results.failure import describe
 from ..tasks.task import Task
+from . import states
 from .coroutines import CONFIRM_SECONDS, coroutine_runner, done
 from .events import Held
+from .outcomes import OUTCOME_BYTES_MAX
+from .states import Fetch, Living
 
 if TYPE_CHECKING:
     from ..tasks.request import Context
@@ -54,6 +61,7 @@ class _Handler(msgspec.Struct):
     method: Callable[..., Any]
     args: list[Any]
     kwargs: dict[str, Any]
+    durable: bool
 
 
 class Hosting:
@@ -66,18 +74,23 @@ class Hosting:
         clock: Callable[[], Now],
         crashed: Crashed = _nobody,
         instances_max: int = INSTANCES_MAX,
+        *,
+        fetch: Fetch,
     ) -> None:
         self._executor = executor
         self._classes = classes
         self._clock = clock
         self._crashed = crashed
         self._instances_max = instances_max
+        self._fetch = fetch
+        self._accept = frozenset([*executor.app.conf.accept_content, executor.outcomes.content.serializer])
         #: By registered name, the classes that were met, each with what its messages log and send as.
         self._known: dict[str, tuple[type[Any], Task[..., Any]]] = {}
         #: By mailbox, the one that was used last at the end. One that handles a message is not in it, so that
         #: a crash need not take it out, and nobody stops it meanwhile.
-        self._instances: dict[str, Any] = {}
+        self._instances: dict[str, Living] = {}
         self._lock = threading.Lock()
+        executor.replaced = self._forget
 
     @property
     def mailboxes(self) -> list[str]:
@@ -90,25 +103,29 @@ class Hosting:
         if isinstance(handler, Outcome):
             return handler
         request = self._enter(held, handler)
+        living = self._take(held)
         try:
-            instance = self._take(held)
+            if handler.durable and living.since != held.since:
+                living.learn(held.since, states.wait_for(self._fetch(held.delivery.mailbox)))
+            instance = living.instance
             if instance is None:
-                instance = handler.cls()
+                instance = living.instance = self._make(held, handler, living.state)
                 _finish(instance.on_start())
             value = _finish(handler.method(instance, *handler.args, **handler.kwargs))
+            state = self._state_of(held, living) if handler.durable else None
         except SystemExit:
             raise
         except BaseException as error:
             # The actor's crash: the asker and the supervisor learn of it.
-            return self._crash(held, error)
+            return self._crash(held, handler, living, error)
         finally:
             set_top_frame(None)
             if request.unconfirmed is not None:
                 self._executor.wait_for_confirms(request, held.delivery.envelope)
-        idle = self._put_back(held, instance)
+        idle = self._put_back(held, living, state)
         if idle is not None:
             self._let_go(*idle)
-        return self._answer(held, value)
+        return self._answer(held, value, state)
 
     async def run_async(self, held: Held) -> Outcome:
         """The same in a loop: other actors' handlers may run while this one waits."""
@@ -116,37 +133,41 @@ class Hosting:
         if isinstance(handler, Outcome):
             return handler
         request = self._enter(held, handler)
+        living = self._take(held)
         try:
-            instance = self._take(held)
+            if handler.durable and living.since != held.since:
+                living.learn(held.since, await states.waited_for(self._fetch(held.delivery.mailbox)))
+            instance = living.instance
             if instance is None:
-                instance = handler.cls()
+                instance = living.instance = self._make(held, handler, living.state)
                 await _finished(instance.on_start())
             value = await _finished(handler.method(instance, *handler.args, **handler.kwargs))
+            state = self._state_of(held, living) if handler.durable else None
         except SystemExit:
             raise
         except BaseException as error:
             # As above.
-            return self._crash(held, error)
+            return self._crash(held, handler, living, error)
         finally:
             set_top_frame(None)
             if request.unconfirmed is not None:
                 # Not in the loop's way; what was refused is told by the executor.
                 await done(request.unconfirmed, CONFIRM_SECONDS)
                 self._executor.wait_for_confirms(request, held.delivery.envelope)
-        idle = self._put_back(held, instance)
-        if idle is not None:
+        idle = self._put_back(held, living, state)
+        if idle is not None and idle[1] is not None:
             try:
                 await _finished(idle[1].on_stop(self._crowded))
             except Exception:
                 # It goes anyway, and nobody waits for an answer: the log tells of it.
                 logger.exception("actor %s raised while it stopped", idle[0])
-        return self._answer(held, value)
+        return self._answer(held, value, state)
 
     def stop(self, reason: str) -> None:
         """Let every actor go, in order. Outside of any loop."""
         while self._instances:
             mailbox = next(iter(self._instances))
-            self._let_go(mailbox, self._instances.pop(mailbox), reason)
+            self._let_go(mailbox, self._instances.pop(mailbox).instance, reason)
 
     # --- one message ---------------------------------------------------------------------------------------------
 
@@ -173,7 +194,7 @@ class Hosting:
             args, kwargs = executor.arguments_of(envelope)
         except GreenroomError as error:
             return executor.undecodable(held, error)
-        return _Handler(cls, task, method, args, kwargs)
+        return _Handler(cls, task, method, args, kwargs, bool(cls.durable))
 
     def _find(self, actor_class: str) -> tuple[type[Any], Task[..., Any]] | None:
         known = self._known.get(actor_class)
@@ -193,17 +214,28 @@ class Hosting:
         set_top_frame(Frame(handler.task, request, None))
         return request
 
-    def _answer(self, held: Held, value: object) -> Outcome:
+    def _answer(self, held: Held, value: object, state: bytes | None) -> Outcome:
         try:
-            return self._executor.outcomes.succeeded(held, value, None, None)
+            outcome = self._executor.outcomes.succeeded(held, value, None, None)
+            if state is not None and len(outcome.result) + len(state) > OUTCOME_BYTES_MAX:
+                mailbox, size = held.delivery.mailbox, len(outcome.result)
+                raise EncodeError(
+                    f"the answer of actor {mailbox!r} has {size} bytes and its state {len(state)}, together more than "
+                    f"the {OUTCOME_BYTES_MAX} that can be settled at once; keep large data elsewhere"
+                )
         except GreenroomError as error:
             # What it answered cannot be sent. It has worked, so this is no crash.
-            return self._refuse(held, error)
+            outcome = self._refuse(held, error)
+        outcome.snapshot = state
+        return outcome
 
     def _refuse(self, held: Held, error: BaseException) -> Outcome:
         return self._executor.outcomes.failed(held, describe(error, ""))
 
-    def _crash(self, held: Held, error: BaseException) -> Outcome:
+    def _crash(self, held: Held, handler: _Handler, living: Living, error: BaseException) -> Outcome:
+        if handler.durable and living.since == held.since:
+            # What it was before this message is what its next instance begins with.
+            self._put_back(held, Living(None, living.since, living.state), None)
         mailbox, envelope = held.delivery.mailbox, held.delivery.envelope
         if isinstance(error, Terminated):
             return self._executor.outcomes.revoked(held, "terminated")
@@ -216,20 +248,44 @@ class Hosting:
 
     # --- instances -----------------------------------------------------------------------------------------------
 
-    def _take(self, held: Held) -> Any:
+    def _take(self, held: Held) -> Living:
         with self._lock:
-            return self._instances.pop(held.delivery.mailbox, None)
+            return self._instances.pop(held.delivery.mailbox, None) or Living()
 
-    def _put_back(self, held: Held, instance: Any) -> tuple[str, Any] | None:
-        """Keep an instance; return the mailbox and the instance of one that must make room."""
+    def _forget(self, held: Held) -> None:
+        """What the message left is not settled: whoever handles the next one asks what the state is."""
         with self._lock:
-            self._instances[held.delivery.mailbox] = instance
+            living = self._instances.get(held.delivery.mailbox)
+            if living is not None and living.since:
+                del self._instances[held.delivery.mailbox]
+
+    def _make(self, held: Held, handler: _Handler, state: bytes) -> Any:
+        """Return an instance, with the state that it had if there is one."""
+        instance = handler.cls()
+        if state:
+            app, mailbox = self._executor.app, held.delivery.mailbox
+            instance.restore(states.unpack(state, mailbox, accept=self._accept, key=app.signing_key))
+        return instance
+
+    def _state_of(self, held: Held, living: Living) -> bytes | None:
+        """Return the state that this message has left; None: it is as before."""
+        state = states.pack(living.instance.snapshot(), held.delivery.mailbox, self._executor.outcomes.content)
+        return None if state == living.state else state
+
+    def _put_back(self, held: Held, living: Living, state: bytes | None) -> tuple[str, Any] | None:
+        """Keep an instance; return the mailbox and the instance of one that must make room."""
+        if state is not None:
+            living.state = state
+        with self._lock:
+            self._instances[held.delivery.mailbox] = living
             if len(self._instances) <= self._instances_max:
                 return None
             idle = next(iter(self._instances))
-            return idle, self._instances.pop(idle)
+            return idle, self._instances.pop(idle).instance
 
     def _let_go(self, mailbox: str, instance: Any, reason: str = "") -> None:
+        if instance is None:
+            return
         try:
             _finish(instance.on_stop(reason or self._crowded))
         except Exception:

@@ -18,10 +18,12 @@ from typing import Final, cast
 import msgspec
 
 from ...transport.clock import Now
+from ...transport.errors import OperationalError
 from ...transport.message import Outcome
 from ...transport.page_marks import Page
 from ...transport.peer import attachment
-from ...transport.verbs import Applied, Credit, FromBroker, Progress, Return, Settle, ToBroker
+from ...transport.requests import FetchState
+from ...transport.verbs import Applied, Credit, FromBroker, Op, Progress, Reply, Request, Return, Settle, ToBroker
 from .consumer import Consumer
 from .control import FromChild, LimitsChanged, StopChild, ToChild
 from .events import (
@@ -41,6 +43,7 @@ from .events import (
     Welcomed,
 )
 from .hands import AnyLine, AnyPipe
+from .states import Fetches, Told
 from .underway import StatesUnderway
 from .witness import BodyWitness
 
@@ -93,6 +96,7 @@ class Station:
         self._line = line
         self._pipe = pipe
         self._states = StatesUnderway()
+        self._fetches = Fetches()
         self._attachment = line.attachment
         self._do: Callable[[Callable[[], None]], None] = self._do_locked
         self._measures_memory = consumer.settings.max_memory_kib > 0
@@ -164,6 +168,22 @@ class Station:
 
         self._do(send)
 
+    def fetch(self, mailbox: str, told: Told) -> None:
+        """Ask for the state of this actor, after all that is settled."""
+
+        def ask() -> None:
+            if self.over is not None and self.abandoned:
+                told.set_exception(OperationalError(f"the broker cannot be asked any more: {self.over}"))
+                return
+            self.settle(self.clock().boot)
+            params = _Raw(_encode(FetchState(mailbox)))
+            # A request's answer is no Applied: nobody waits for it before this child leaves.
+            number = self._attachment.add(lambda number: Request(number, Op.STATE, params))
+            self._fetches.asked(number, told)
+            self._line.send()
+
+        self._do(ask)
+
     def tell_parent(self, word: FromChild) -> None:
         """Send a word to the parent."""
         self._do(lambda: self._pipe.send(word))
@@ -195,6 +215,8 @@ class Station:
             # The parent is gone: nobody vouches for this child, and nobody reports it.
             self.over = self.over or "the parent is gone"
             self.abandoned = True
+        if self.abandoned:
+            self._fetches.give_up(self.over or "")
 
     def idle(self) -> None:
         """There is nothing to start: settle, look at the time, and wait for something to happen."""
@@ -249,6 +271,8 @@ class Station:
         for verb in verbs:
             if type(verb) is Applied and verb.number > self.applied:
                 self.applied = verb.number
+            elif type(verb) is Reply:
+                self._fetches.replied(verb)
         self.page.drop_settles(self.applied)
         self._states.applied(self.applied)
         was_attached = self.consumer.attached

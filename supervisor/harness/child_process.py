@@ -23,7 +23,7 @@ from ...transport.peer.attachment import Attachment
 from ...transport.processes import ProcessName
 from ...transport.verbs import RingEntry
 from .bodies import Bodies
-from .client import SimClient
+from .client import SimClient, SimPromise
 from .clockwork import Clockwork, Process
 from .hands import SimLine, SimPipe, SimWakeup
 from .realm import Realm
@@ -31,6 +31,18 @@ from .trace import Kind, Trace
 
 #: What a fork, and the way to being attached, take.
 FORK_TIME = 5_000
+
+
+class _Told(SimPromise[bytes]):
+    """What somebody in this child waits for, with the words of `concurrent.futures.Future`."""
+
+    def set_result(self, result: bytes, /) -> None:
+        """It is there."""
+        self.keep(result)
+
+    def set_exception(self, exception: BaseException, /) -> None:
+        """It will never be there."""
+        self.break_(exception)
 
 
 class ChildProcess(Process):
@@ -84,6 +96,7 @@ class ChildProcess(Process):
             self.clock,
             host=host,
             pid=pid,
+            promise=lambda: _Told(self),
         )
         station = self._parts.station
         station.end_now = self._end_now

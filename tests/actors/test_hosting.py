@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from concurrent.futures import Future
 from typing import Any
 
 import msgspec
@@ -122,6 +123,10 @@ class Nobody:
     def end(self, held: Held) -> None: ...
 
 
+def nothing_kept(mailbox: str) -> Future[bytes]:
+    raise AssertionError(f"{mailbox} is not durable, and its state was asked for")
+
+
 class House:
     """A hosting child and messages for it."""
 
@@ -138,7 +143,7 @@ class House:
             lambda mailbox, cls, error: self.crashes.append(
                 (mailbox, cls, "" if isinstance(error, Wordless) else repr(error))
             ),
-            **options,
+            **{"fetch": nothing_kept, **options},
         )
         executor.others[Kind.ACTOR] = self.hosting
         self.executor = executor
