@@ -42,10 +42,10 @@ def _confirm_at_once(original: Any) -> Any:
 
 
 def _deliver_at_once(_: Any) -> Any:
-    def say(self: Any, session: Any, lease: Any, deliveries: Any, size: int) -> None:
+    def say(self: Any, session: Any, lease: Any, deliveries: Any, size: int, since: int) -> None:
         desk = self._desk
         size += len(deliveries) * DELIVERY_BYTES + VERB_BYTES
-        desk.send(session, Deliver(desk.partition, desk.epoch, lease.id, deliveries), size)
+        desk.send(session, Deliver(desk.partition, desk.epoch, lease.id, deliveries, since), size)
 
     return say
 
