@@ -32,6 +32,7 @@ PLACE: Final = "PLACE"
 WIRE: Final = "WIRE"
 D29: Final = "D29"
 DLQ: Final = "DLQ"
+STATE: Final = "STATE"
 
 
 def all() -> tuple[str, ...]:

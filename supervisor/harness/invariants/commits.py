@@ -85,6 +85,16 @@ class Alone(Ledgered):
     sentence = "What may have ended its process is handed out to nobody but a quarantine child, until it is settled."
 
 
+class DurableState(Ledgered):
+    """STATE."""
+
+    name = "STATE"
+    sentence = (
+        "An actor's durable state changes in the commit that ends the message which changed it, and from the state "
+        "that was there; who gets the actor is told that state, and nothing is changed under a lease that is over."
+    )
+
+
 class Codec(Invariant, Observer):
     """CODEC."""
 

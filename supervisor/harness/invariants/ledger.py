@@ -16,7 +16,7 @@ import msgspec
 
 from ....transport.broker.settings import BrokerSettings
 from ....transport.message import Outcome, State
-from ....transport.requests import SHAPES, PurgeMailbox, Revoke
+from ....transport.requests import SHAPES, FetchedState, FetchState, PurgeMailbox, Revoke
 from ....transport.sim.audit import check_credit
 from ....transport.sim.facts import Facts, Known, Remains
 from ....transport.sim.referee import Referee
@@ -30,6 +30,7 @@ from ....transport.verbs import (
     Goodbye,
     Hello,
     Op,
+    Reply,
     Report,
     Request,
     Return,
@@ -44,7 +45,20 @@ from ..world import World
 #: More dead letters than this are not looked at.
 _LETTERS: Final = 100_000
 #: What the referee's judgements are of, by the first word of what he says. What he does not name is LOSS.
-JUDGED: Final = ("LOSS", "SPUR", "LIMIT", "POISON", "INNOCENT", "ORDER", "RESULT", "TIME", "D7", "D25", "CREDIT")
+JUDGED: Final = (
+    "LOSS",
+    "SPUR",
+    "LIMIT",
+    "POISON",
+    "INNOCENT",
+    "ORDER",
+    "RESULT",
+    "TIME",
+    "D7",
+    "D25",
+    "CREDIT",
+    "STATE",
+)
 
 Raise = Callable[[str, str], object]
 
@@ -93,6 +107,10 @@ class Ledger(Observer):
         self._losses: dict[tuple[int, int], None] = {}
         self._confirmed: dict[str, str] = {}
         self._mailboxes: dict[str, str] = {}
+        #: Whoever asked for the state of an actor, and has no answer: (session, number of the request) -> its mailbox.
+        self._asking: dict[tuple[str, int], str] = {}
+        #: What each session knows of the state of an actor: (session, mailbox).
+        self._states: dict[tuple[str, str], bytes] = {}
         self._chosen = 0
         self._opened = 0
         #: Leases that are no news.
@@ -120,6 +138,7 @@ class Ledger(Observer):
                     {letter.position: letter for letter in store.read_dead(limit=_LETTERS)},
                     {session.session: session.number for session in recovered.sessions},
                     {lease.lease: None for lease in recovered.leases},
+                    {state.mailbox: state for state in store.read_states(list(referee.states.states))},
                 ),
                 lost,
             )
@@ -146,10 +165,10 @@ class Ledger(Observer):
                     facts.quarantine[session] = None
                 self._attached(session, [(holding.position, holding.lease) for holding in held])
             case Settle(outcomes=outcomes):
-                self._said(outcomes)
+                self._said(session, outcomes)
             case Report():
                 for settle in verb.outbox:
-                    self._said(settle.outcomes)
+                    self._said(verb.session, settle.outcomes)
                 for id in self._ids(verb.timed_out):
                     facts.timed_out[id] += 1
                 facts.killed.update(dict.fromkeys(self._ids(verb.terminated)))
@@ -163,7 +182,7 @@ class Ledger(Observer):
             case Goodbye():
                 facts.gone[session] = None
             case Request():
-                self._asked(verb)
+                self._asked(session, verb)
             case _:
                 pass
 
@@ -176,6 +195,8 @@ class Ledger(Observer):
         if session:
             with self._judging():
                 self.referee.sent(session, verb)
+                if isinstance(verb, Reply):
+                    self._told(session, verb)
 
     def making(self, records: Sequence[Record]) -> None:
         """Records were made."""
@@ -286,21 +307,47 @@ class Ledger(Observer):
             if known is not None and known.leased is not None and known.leased[::2] == (session, lease):
                 known.leased = session, breaks[session], lease
 
-    def _said(self, outcomes: Sequence[Outcome]) -> None:
+    def _said(self, session: str, outcomes: Sequence[Outcome]) -> None:
         for outcome in outcomes:
+            if outcome.snapshot is not None:
+                self._changed(session, outcome.position, outcome.lease, outcome.snapshot)
             if outcome.state in (State.RETRY, State.REQUEUED):
                 self.facts.returned[outcome.position, outcome.lease] = None
                 self.facts.renewed[outcome.position] = None
             else:
                 self.facts.said[outcome.position] = outcome.state
 
-    def _asked(self, request: Request) -> None:
+    def _changed(self, session: str, position: int, lease: int, snapshot: bytes) -> None:
+        """A child says what its message has made of its actor's state; it may say it again."""
+        known = self.referee.known.get(position)
+        if known is None or (position, lease) in self.facts.snapshots:
+            return
+        self.facts.snapshots[position, lease] = snapshot
+        if (session, known.mailbox) in self._states:
+            self.facts.before[position, lease] = self._states[session, known.mailbox]
+        self._states[session, known.mailbox] = snapshot
+
+    def _told(self, session: str, reply: Reply) -> None:
+        """Who asks for a state is told what is on the disk."""
+        mailbox = self._asking.pop((session, reply.number), "")
+        if not mailbox or reply.error:
+            return
+        told = msgspec.msgpack.decode(reply.value, type=FetchedState).snapshot
+        states = self.referee.states
+        states.judged += 1
+        kept = states.states.get(mailbox)
+        assert told == (b"" if kept is None else kept.blob), f"STATE: {session} is told {told!r} of {mailbox}"
+        self._states[session, mailbox] = told
+
+    def _asked(self, session: str, request: Request) -> None:
         op = Op(request.op)
-        if op not in (Op.REVOKE, Op.PURGE):
+        if op not in (Op.REVOKE, Op.PURGE, Op.STATE):
             return
         params = msgspec.msgpack.decode(request.params, type=SHAPES[op][0])
         core = self._world.broker.core
-        if isinstance(params, Revoke):
+        if isinstance(params, FetchState):
+            self._asking[session, request.number] = params.mailbox
+        elif isinstance(params, Revoke):
             self.facts.revoked.update(dict.fromkeys(params.ids))
         elif isinstance(params, PurgeMailbox) and core is not None:
             self.facts.purged[params.mailbox] = core.broker.desk.next_position - 1

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from .base import Invariant
-from .commits import Alone, Bound, Codec, CommitFirst, Credit, Innocent, Loss, Order, Time
+from .commits import Alone, Bound, Codec, CommitFirst, Credit, DurableState, Innocent, Loss, Order, Time
 from .intake import Disk, Wire
 from .letters import DeadLetters
 from .rest import OnePlace, Quiesce, Reported
@@ -35,6 +35,7 @@ ALL: Final[tuple[type[Invariant], ...]] = (
     Disk,
     DeadLetters,
     OnePlace,
+    DurableState,
 )
 #: What is promised or planned and has no part, or no part of a simulated world, that could break it.
 NOT_YET: Final[dict[str, str]] = {

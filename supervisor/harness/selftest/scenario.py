@@ -334,6 +334,12 @@ class Trial:
     def _send(self, world: World, routed: RoutedClient, send: Send) -> None:
         if send.after:
             world.run_for(send.after)
+        question = self._shop.questions.get(send.task)
+        if question is not None:
+            for _ in range(send.count):
+                with routed.speaking_as(send.client):
+                    question.ask()
+            return
         options: dict[str, Any] = {}
         if send.countdown:
             options["countdown"] = send.countdown

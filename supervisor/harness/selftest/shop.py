@@ -1,4 +1,5 @@
-"""The application of the self-test: tasks of every kind whose delivery differs, and none that does anything.
+"""The application of the self-test: tasks of every kind whose delivery differs, and none that does anything; and
+accounts, durable actors that remember what they were asked.
 
 What a body does follows from its message and from how often it has run in this world, so that a world goes the same
 way twice.
@@ -9,11 +10,45 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter
-from typing import Any
+from typing import Any, ClassVar
 
+from ....actors.actor import Actor
 from ....actors.app import App
 from ....actors.errors import Reject
 from ....actors.tasks.task import Task
+
+
+class Account(Actor):
+    """It remembers each question, in order."""
+
+    durable = True
+    #: How often each question has begun in the present world.
+    began: ClassVar[Counter[int]] = Counter()
+
+    def __init__(self) -> None:
+        self.asked: list[int] = []
+
+    def ask(self, number: int, seconds: float, again_seconds: float) -> int:
+        """Remember this question. It takes another time where somebody has begun with it before."""
+        Account.began[number] += 1
+        self.asked.append(number)
+        time.sleep(seconds if Account.began[number] == 1 else again_seconds)
+        return len(self.asked)
+
+
+class Question:
+    """What is asked of two accounts in turn."""
+
+    def __init__(self, app: App, seconds: float, again_seconds: float) -> None:
+        self._app = app
+        self._times = seconds, again_seconds
+        #: How often it was asked in the present world.
+        self.count = 0
+
+    def ask(self) -> None:
+        """Ask it."""
+        self.count += 1
+        self._app.ref(Account, f"account {self.count % 2}").ask(Account.ask, self.count, *self._times)
 
 
 class Shop:
@@ -23,6 +58,13 @@ class Shop:
         self.app = app = App("selftest", set_as_current=False)
         self.ran = Counter[str]()
         self.moods = 0
+        #: Questions to accounts, by what they are for.
+        self.questions = {
+            "account": Question(app, 0.0005, 0.0005),
+            "slow account": Question(app, 3, 3),
+            # Who was thought to be lost comes back before the next one is done.
+            "account that is slow again": Question(app, 0.0005, 30),
+        }
         self.tasks: dict[str, Task[Any, Any]] = {}
         late = {"acks_late": True, "reject_on_worker_lost": True}
 
@@ -98,4 +140,7 @@ class Shop:
     def begin(self) -> None:
         """Forget the world before: nothing has run yet."""
         self.ran.clear()
+        for question in self.questions.values():
+            question.count = 0
+        Account.began.clear()
         self.moods = 0

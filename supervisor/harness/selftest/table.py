@@ -13,7 +13,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
-from . import benign, switches_blame, switches_commits, switches_handing, switches_intake, switches_worker
+from . import (
+    benign,
+    switches_blame,
+    switches_commits,
+    switches_handing,
+    switches_intake,
+    switches_states,
+    switches_worker,
+)
 from .hunt import BENIGN_SECONDS, SECONDS, SHRINK_SECONDS, Catch, hunt
 from .replay import Example, drawn, equal, in_fresh_processes
 from .shop import Shop
@@ -24,6 +32,7 @@ SABOTAGES: Final[tuple[Switch, ...]] = (
     *switches_commits.SWITCHES,
     *switches_handing.SWITCHES,
     *switches_intake.SWITCHES,
+    *switches_states.SWITCHES,
     *switches_worker.SWITCHES,
 )
 BENIGN: Final[tuple[Switch, ...]] = benign.SWITCHES

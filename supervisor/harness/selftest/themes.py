@@ -33,6 +33,8 @@ SAFE: Final = ("early", "late", "fail", "retry", "give back")
 DEADLY: Final = ("poison", "slow poison", "hang", "poison early", "slow late")
 #: Short, so that they are handed out ahead of time.
 QUICK: Final = ("quick late", "quick early", "moody late", "moody early")
+#: What is asked of durable actors.
+ACTORS: Final = ("account", "slow account", "account that is slow again")
 LONG: Final = ("long late", "long early", "slow early", "slow late")
 
 
@@ -105,6 +107,13 @@ THEMES: Final = (
     Theme((What.CORRUPT_BYTE, What.TRUNCATED_FRAME, What.STRANGER, What.OTHER_VERSION), ("early", "late", "slow late")),
     # The same from one who sends.
     Theme((What.CORRUPT_BYTE, What.TRUNCATED_FRAME), SAFE, moments=(Kind.PUBLISH, Kind.CONFIRM)),
+    # Durable actors lose those who host them, and those who have lost one come back.
+    Theme((What.KILL_CHILD, What.KILL_NODE, What.KILL_BROKER, What.POWER_LOSS), ACTORS, _SHORT),
+    Theme((What.PARTITION, What.CUT, What.KILL_CHILD), ACTORS, _LONG, moments=(Kind.RAN, Kind.STARTED), workers=(2, 2)),
+    # Who has lost one tells what he has made of it while the next one is at it.
+    Theme(
+        (What.PARTITION,), ("account that is slow again",), _LONG, moments=(Kind.RAN,), nths=(1, 2, 3), workers=(2, 2)
+    ),
     # Somebody looks after the cluster while it works.
     Theme(
         (What.REVOKE, What.PURGE, What.REDRIVE, What.PURGE_DEAD, What.DRAIN_NODE),

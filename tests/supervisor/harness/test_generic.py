@@ -125,7 +125,7 @@ def _quiet() -> Iterator[None]:
 test_operators = generic(20, faults.ENDS, covers=[inv.DLQ])
 test_disks_that_fail = generic(20, (What.SYNC_FAILS, What.READ_FAILS), covers=[inv.D29])
 test_strangers = generic(20, (What.STRANGER, What.CORRUPT_BYTE, What.TRUNCATED_FRAME), covers=[inv.WIRE])
-test_processes = generic(90, covers=inv.but(inv.DLQ, inv.D29, inv.WIRE))
+test_processes = generic(90, covers=inv.but(inv.DLQ, inv.D29, inv.WIRE, inv.STATE))
 test_a_real_store = generic(30, store="sqlite")
 test_threads = generic(20, pool="threads", slots=2)
 test_small_mailboxes = generic(20, broker=BrokerSettings(mailbox_max_messages=4), covers=[inv.BOUND])

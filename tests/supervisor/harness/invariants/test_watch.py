@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from greenroom.actors.actor import Actor
 from greenroom.actors.app import App
 from greenroom.supervisor.harness.invariants import ALL, NOT_YET, Vacuous, Violated, Watch, make
 from greenroom.supervisor.harness.routed import RoutedClient
@@ -51,6 +52,16 @@ def always(value: Any) -> Callable[..., Any]:
         return value
 
     return answer
+
+
+class Diary(Actor):
+    durable = True
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def write(self, line: str) -> None:
+        self.lines.append(line)
 
 
 class Play:
@@ -172,6 +183,8 @@ def play_with_an_operator(make_play: MakePlay) -> Play:
     play.poison.delay(1)
     play.watch.settle()
     play.world.operator.redrive()
+    play.app.ref(Diary, "mine").tell(Diary.write, "a durable actor was here")
+    play.watch.settle()
     Stranger(play.world, noise(random.Random(0)))
     play.world.run_for(1)
     play.world.disk.fail()
