@@ -324,13 +324,20 @@ def test_an_answer_keeps_its_own_promise() -> None:
     assert states.wait_for(promises[1]) == b"state"
 
 
+def refused(fetches: states.Fetches) -> None:
+    fetches.replied(Reply(4, "it does not know this"))
+
+
+def unreadable(fetches: states.Fetches) -> None:
+    fetches.replied(Reply(4))
+
+
+def abandoned(fetches: states.Fetches) -> None:
+    fetches.give_up("the parent is gone")
+
+
 @pytest.mark.parametrize(
-    ("end", "error"),
-    [
-        (lambda fetches: fetches.replied(Reply(4, "it does not know this")), OperationalError),
-        (lambda fetches: fetches.replied(Reply(4)), DecodeError),
-        (lambda fetches: fetches.give_up("the parent is gone"), OperationalError),
-    ],
+    ("end", "error"), [(refused, OperationalError), (unreadable, DecodeError), (abandoned, OperationalError)]
 )
 def test_a_question_without_an_answer_ends_in_an_error(
     end: Callable[[states.Fetches], None], error: type[Exception]

@@ -133,6 +133,7 @@ class House:
     def __init__(self, **options: Any) -> None:
         Counter.made = 0
         stopped.clear()
+        options.setdefault("fetch", nothing_kept)
         app = App("house", set_as_current=False)
         self.crashes: list[tuple[str, str, str]] = []
         executor = Executor(app, Outcomes("celery@here", lambda: WALL), Nobody(), Nobody(), hostname="celery@here")
@@ -143,7 +144,7 @@ class House:
             lambda mailbox, cls, error: self.crashes.append(
                 (mailbox, cls, "" if isinstance(error, Wordless) else repr(error))
             ),
-            **{"fetch": nothing_kept, **options},
+            **options,
         )
         executor.others[Kind.ACTOR] = self.hosting
         self.executor = executor
