@@ -31,7 +31,7 @@ starts; more than `2 * WINDOW_MAX` are ready (the rest is given back at once).
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 
 from ...transport.clock import Now
 from ...transport.codec import FRAME_BYTES_GOAL
@@ -280,7 +280,7 @@ class Consumer:
         if self._stuck and self._ready and self.stopping is None:
             # It was on its way when the bodies became long, or one of them has lost its lease and counts no more.
             self.window.told = 0
-            effects.append(_given(self._take_all_ready(), 0))
+            effects.append(GiveBack.of(self._take_all_ready(), 0))
         if self._trust.take_wish() and self._linked:
             self._linked = self._attached = False
             effects.append(Reattach("this child or its node was out of touch with the broker"))
@@ -326,7 +326,7 @@ class Consumer:
             room -= 1
             ready.append(held)
         if refused:
-            effects.append(_given(refused, self._credit))
+            effects.append(GiveBack.of(refused, self._credit))
 
     def _leased_anew(self, positions: set[int]) -> set[int]:
         """Positions that may be here under an older lease: the new one counts. Return those that wait for a run."""
@@ -347,7 +347,7 @@ class Consumer:
     def _recall(self, positions: list[int], effects: list[Effect]) -> None:
         given = self._take_ready(positions) if positions else self._take_all_ready()
         if given:
-            effects.append(_given(given, self._credit))
+            effects.append(GiveBack.of(given, self._credit))
 
     def _cancel(self, verb: Cancel, effects: list[Effect]) -> None:
         for runner, held in enumerate(self._running):
@@ -371,7 +371,7 @@ class Consumer:
             self.window.body_is_long()
             given = self._take_all_ready()
             if given:
-                effects.append(_given(given, self._credit))
+                effects.append(GiveBack.of(given, self._credit))
             elif told != self.window.told:
                 effects.append(Say(Credit(self._credit)))
 
@@ -401,7 +401,7 @@ class Consumer:
             if self._linked and self.stopping is None:  # Also before Attached: the list has asked for nothing.
                 effects.append(Say(Credit(self._credit)))
         elif self._attached and trust.is_hopeless(boot) and self.ready:
-            effects.append(_given(self._take_all_ready(), 0))
+            effects.append(GiveBack.of(self._take_all_ready(), 0))
 
     # --- stopping -------------------------------------------------------------------------------------------
 
@@ -414,7 +414,7 @@ class Consumer:
         assert self.stopping is not None
         given = self._take_all_ready()
         if given:
-            effects.append(_given(given, 0))
+            effects.append(GiveBack.of(given, 0))
         elif self.window.told:
             effects.append(Say(Credit(0)))
         self.window.told = 0
@@ -498,9 +498,3 @@ class Consumer:
         del self._outcomes[:count], self._encoded[:count], self._runners[:count]
         self._outcome_bytes -= size
         return batch
-
-
-def _given(held: Iterable[Held], window: int) -> GiveBack:
-    """These go back, each under its own lease: the broker may have handed out one of them anew in the meantime."""
-    held = list(held)
-    return GiveBack([one.delivery.position for one in held], window, [one.lease for one in held])

@@ -6,7 +6,7 @@ message.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
@@ -111,6 +111,12 @@ class GiveBack(msgspec.Struct, frozen=True):
     positions: list[int]
     window: int
     leases: list[int]
+
+    @classmethod
+    def of(cls, held: Iterable[Held], window: int) -> GiveBack:
+        """These, each under its own lease: the broker may have handed out one of them anew in the meantime."""
+        held = list(held)
+        return cls([one.delivery.position for one in held], window, [one.lease for one in held])
 
 
 class Interrupt(msgspec.Struct, frozen=True):
