@@ -158,8 +158,9 @@ def test_a_message_that_raises_or_kills_its_process_leaves_no_trace_in_the_state
     assert mia.ask("statement").get(timeout=ANSWER_SECONDS) == (150, [0, 2])
 
 
-def test_a_state_is_there_when_everything_was_stopped_in_between(cluster: Cluster) -> None:
-    worker = cluster.start_worker("bank_app", "-c", "1")
+@pytest.mark.parametrize("pool", ["prefork", "threads", "asyncio"])
+def test_a_state_is_there_when_everything_was_stopped_in_between(cluster: Cluster, pool: str) -> None:
+    worker = cluster.start_worker("bank_app", "-c", "1", "-P", pool)
     mia = account("mia")
     first = mia.ask("deposit", 0, 100).get(timeout=ANSWER_SECONDS)
     worker.send(signal.SIGTERM)
@@ -167,7 +168,7 @@ def test_a_state_is_there_when_everything_was_stopped_in_between(cluster: Cluste
     assert cluster.broker is not None
     cluster.broker.kill()
     cluster.start_broker()
-    cluster.start_worker("bank_app", "-c", "1")
+    cluster.start_worker("bank_app", "-c", "1", "-P", pool)
     assert mia.ask("deposit", 1, 50).get(timeout=ANSWER_SECONDS) != first
     assert mia.ask("statement").get(timeout=ANSWER_SECONDS) == (150, [0, 1])
 

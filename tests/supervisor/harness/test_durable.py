@@ -119,6 +119,21 @@ def test_the_node_of_an_account_is_killed_and_another_answers_with_its_state(sim
     check(asked)
 
 
+@pytest.mark.parametrize("pool", ["threads", "asyncio"])
+def test_in_other_pools_it_is_the_same(pool: str) -> None:
+    def pay_and_kill(sim: Sim) -> None:
+        methods = ("deposit", "deposit_slowly", "fail", "deposit")
+        asked = {key: [account(key).ask(method, at) for at, method in enumerate(methods)] for key in KEYS}
+        sim.at("RAN", nth=2).kill()
+        sim.run_for(20)
+        for key, answers in asked.items():
+            answers += [account(key).ask("deposit_slowly", number) for number in range(4, 7)]
+        sim.settle()
+        check(asked)
+
+    scenario(app, workers=2, pool=pool, slots=2)(pay_and_kill)()
+
+
 @scenario(app, store="sqlite")
 def test_a_state_survives_a_power_cut(sim: Sim) -> None:
     asked = {"mia": [account("mia").ask(Account.deposit, number) for number in range(5)]}
