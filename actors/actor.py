@@ -31,6 +31,9 @@ class Actor:
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
+        for name in ("snapshot", "restore") if cls.durable else ():
+            if inspect.iscoroutinefunction(getattr(cls, name)):
+                raise TypeError(f"{cls.__qualname__}.{name} is a coroutine function; it must be a plain one")
         _defined[f"{cls.__module__}.{cls.__qualname__}"] = cls
         _table_changed()
 

@@ -304,6 +304,15 @@ def test_a_body_that_ends_its_process_settles_nothing() -> None:
     assert house.kept == {}
 
 
+def test_a_state_is_taken_and_restored_by_plain_methods() -> None:
+    with pytest.raises(TypeError, match=r"Slow\.restore is a coroutine function"):
+
+        class Slow(Actor):
+            durable = True
+
+            async def restore(self, state: Any) -> None: ...
+
+
 def test_hooks_are_no_messages() -> None:
     assert not {"snapshot", "restore", "durable"} & set(methods_of(Account))
 
