@@ -305,12 +305,10 @@ def test_a_body_that_ends_its_process_settles_nothing() -> None:
 
 
 def test_a_state_is_taken_and_restored_by_plain_methods() -> None:
+    async def restore(self: Actor, state: Any) -> None: ...
+
     with pytest.raises(TypeError, match=r"Slow\.restore is a coroutine function"):
-
-        class Slow(Actor):
-            durable = True
-
-            async def restore(self, state: Any) -> None: ...
+        type("Slow", (Actor,), {"durable": True, "restore": restore})
 
 
 def test_hooks_are_no_messages() -> None:
