@@ -32,8 +32,8 @@ class WorldDisk(Protocol):
         """Return a store, not yet opened, after the one before is closed or crashed."""
         ...
 
-    def crash(self, *, power: bool) -> None:
-        """End the process that has it open; with its `power`, what was not synced is lost."""
+    def crash(self, *, power: bool, kept: float = 0.0) -> None:
+        """End the process that has it open; with its `power`, what was not synced is lost but for this share of it."""
         ...
 
     def fill(self) -> None:
@@ -97,9 +97,9 @@ class InMemory:
         self._store = MemoryStore(self.disk)
         return self._store
 
-    def crash(self, *, power: bool) -> None:
+    def crash(self, *, power: bool, kept: float = 0.0) -> None:
         """As `WorldDisk.crash`."""
-        self._store.crash(power=power)
+        self._store.crash(power=power, kept=kept)
 
     def fill(self) -> None:
         """As `WorldDisk.fill`."""
@@ -170,10 +170,10 @@ class Simulated:
         """As `WorldDisk.store`."""
         return self.disk.store()
 
-    def crash(self, *, power: bool) -> None:
+    def crash(self, *, power: bool, kept: float = 0.0) -> None:
         """As `WorldDisk.crash`."""
         if power:
-            self.disk.power_cut()
+            self.disk.power_cut((lambda _, most: int(most * kept)) if kept else None)
         else:
             self.disk.crash()
 

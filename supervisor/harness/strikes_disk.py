@@ -16,6 +16,8 @@ from .disks import WorldDisk
 
 #: What a slow disk adds to a commit.
 SLOW_COMMIT: Final = 300_000
+#: In how many steps what survives a loss of power is drawn.
+_SHARES: Final = 4
 
 
 def kill_broker(blow: Blow) -> None:
@@ -25,9 +27,9 @@ def kill_broker(blow: Blow) -> None:
 
 
 def power_loss(blow: Blow) -> None:
-    """Its host loses its power, and comes back after a while."""
+    """Its host loses its power, and comes back after a while. Which: how much of what nobody has synced survives."""
     blow.later(blow.world.restart_broker)
-    blow.world.kill_broker(power=True)
+    blow.world.kill_broker(power=True, kept=blow.fault.which % _SHARES / _SHARES)
 
 
 def fill(blow: Blow) -> None:

@@ -178,11 +178,11 @@ class World:
 
     # --- what happens to them ------------------------------------------------------------------------------------
 
-    def kill_broker(self, *, power: bool = False) -> None:
-        """SIGKILL: what was not committed is gone; with its `power`, what was not synced is gone as well."""
+    def kill_broker(self, *, power: bool = False, kept: float = 0.0) -> None:
+        """SIGKILL: what was not committed is gone; with its `power`, what was not synced but for this share of it."""
         if self.broker.alive:
             self.observed.power_lost = self.observed.power_lost or power
-            self.disk.crash(power=power)
+            self.disk.crash(power=power, kept=kept)
             self.broker.die()
 
     def restart_broker(self) -> None:

@@ -53,6 +53,17 @@ def test_a_power_cut_undoes_what_was_not_synced_in_every_way_it_was_changed() ->
     assert left(store.crash(power=True)) == [base, base + 1]
 
 
+@pytest.mark.parametrize(("kept", "more"), [(0.0, 0), (0.5, 2), (0.75, 3), (1.0, 4)])
+def test_a_power_cut_leaves_as_many_of_the_commits_that_were_not_synced_as_a_test_wants(kept: float, more: int) -> None:
+    store = MemoryStore()
+    base = store.open().next_position
+    store.commit([append(base)], FULL)
+    for number in range(4):
+        store.commit([append(base + 1 + number)], NORMAL)
+    # The oldest of them: a disk writes them in their order.
+    assert left(store.crash(power=True, kept=kept)) == [base + number for number in range(1 + more)]
+
+
 def test_changes_that_were_never_synced_do_not_pile_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "UNDO_MAX", 50)
     store = MemoryStore()

@@ -164,13 +164,13 @@ def _skipped(_: Any) -> Any:
     return keep
 
 
-def _mark_stays(name: str) -> Any:
+def _after_what_is_left(name: str) -> Any:
     def make(original: Any) -> Any:
         def open_store(self: Any) -> Any:
-            before = self.disk.marks[name]
-            recovered = original(self)
-            self.disk.marks[name] = before
-            return recovered
+            disk = self.disk
+            left = disk.tables[Lease] if name == "lease" else [row.base + row.count - 1 for row in disk.rows.values()]
+            disk.marks[name] = max(left, default=0) + 1
+            return original(self)
 
         return open_store
 
@@ -339,13 +339,13 @@ SWITCHES: Final = (
         "positions come again after a restart",
         "A position is used once, whatever was lost.",
         ("D7", "LOSS", "SPUR", "FENCE", "INNOCENT"),
-        Patch(MemoryStore, "open", _mark_stays("position")),
+        Patch(MemoryStore, "open", _after_what_is_left("position")),
     ),
     Switch(
         "leases come again after a restart",
         "The number of a lease is used once, whatever was lost.",
         ("D7", "SPUR", "LOSS", "FENCE", "INNOCENT"),
-        Patch(MemoryStore, "open", _mark_stays("lease")),
+        Patch(MemoryStore, "open", _after_what_is_left("lease")),
     ),
     Switch(
         "a chosen id is accepted again",
